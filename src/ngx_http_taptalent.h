@@ -1,0 +1,97 @@
+
+/*
+ * Copyright (C) the ngx_http_taptalent_webhook_module authors
+ */
+
+
+#ifndef _NGX_HTTP_TAPTALENT_H_INCLUDED_
+#define _NGX_HTTP_TAPTALENT_H_INCLUDED_
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_http.h>
+#include "ngx_http_taptalent_event.h"
+#include "ngx_http_taptalent_commit.h"
+
+
+#define NGX_HTTP_TAPTALENT_OFF        0
+#define NGX_HTTP_TAPTALENT_ON         1
+#define NGX_HTTP_TAPTALENT_RECEIVER   2
+
+#define NGX_HTTP_TAPTALENT_BRIEF      0
+#define NGX_HTTP_TAPTALENT_FULL       1
+
+
+typedef struct {
+    ngx_array_t                   commits;   /* of commit_t *, one a spool */
+} ngx_http_taptalent_main_conf_t;
+
+
+typedef struct {
+    ngx_uint_t                    mode;      /* not inherited */
+    u_char                       *file;      /* where the mode is set */
+    ngx_uint_t                    line;
+
+    ngx_flag_t                    https;
+    ngx_http_complex_value_t     *https_value;   /* instead, or NULL */
+
+    ngx_array_t                  *companies; /* of complex values */
+    ngx_flag_t                    any_company;
+    ngx_flag_t                    missing_company;
+
+    ngx_array_t                  *events;    /* of patterns, ngx_str_t */
+
+    ngx_http_taptalent_commit_t  *commit;
+    ngx_uint_t                    access;
+    ngx_msec_t                    ack_timeout;
+    ngx_uint_t                    response;
+} ngx_http_taptalent_loc_conf_t;
+
+
+typedef struct {
+    ngx_http_taptalent_verdict_e  verdict;
+    const char                   *why;       /* of the verdict, or NULL */
+    ngx_http_taptalent_event_t    event;
+    ngx_http_taptalent_waiter_t   waiter;
+    ngx_str_t                     answer;    /* of a filter, or empty */
+} ngx_http_taptalent_ctx_t;
+
+
+/* verify */
+
+/*
+ * All that the head of a request can tell.  Sets what it has found in the
+ * context's event, in memory of the request.
+ */
+ngx_http_taptalent_verdict_e ngx_http_taptalent_verify_head(
+    ngx_http_request_t *r, ngx_http_taptalent_ctx_t *ctx);
+
+/* the same for the body, which is read and contiguous in the event */
+ngx_http_taptalent_verdict_e ngx_http_taptalent_verify_body(
+    ngx_http_request_t *r, ngx_http_taptalent_ctx_t *ctx);
+
+
+/* respond */
+
+/* the word for the verdict */
+ngx_str_t *ngx_http_taptalent_verdict(ngx_http_taptalent_verdict_e verdict);
+
+/* logs and sends the answer; what it returns is for finalization */
+ngx_int_t ngx_http_taptalent_respond(ngx_http_request_t *r,
+    ngx_http_taptalent_ctx_t *ctx, ngx_http_taptalent_verdict_e verdict);
+
+/* postconfiguration: nginx's own 413 gets a verdict too */
+void ngx_http_taptalent_respond_init(void);
+
+
+/* the module */
+
+/* the context of the request, made if there is none; NULL without memory */
+ngx_http_taptalent_ctx_t *ngx_http_taptalent_ctx(ngx_http_request_t *r);
+
+
+extern ngx_module_t  ngx_http_taptalent_webhook_module;
+
+
+#endif /* _NGX_HTTP_TAPTALENT_H_INCLUDED_ */

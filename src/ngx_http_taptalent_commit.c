@@ -1,0 +1,488 @@
+
+/*
+ * Copyright (C) the ngx_http_taptalent_webhook_module authors
+ */
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_event.h>
+#include "ngx_http_taptalent_commit.h"
+
+
+/*
+ * There are two batches: one gathers, one is perhaps being committed.  The
+ * lines are copies, the requests only wait: a client that goes away takes its
+ * waiter out of the queue and changes nothing else.
+ *
+ * A commit starts at the end of the event-loop turn, so that all that came in
+ * this turn is in it, and at once when the one before has ended.  It runs in a
+ * thread, and in the loop where there are none.
+ *
+ * The timer is for those who wait.  It is not cancelable: without it a worker
+ * that has been told to quit would leave with the commit running.
+ */
+
+
+#define NGX_HTTP_TAPTALENT_BATCH      65536     /* bytes at first */
+#define NGX_HTTP_TAPTALENT_BATCH_MAX  1048576   /* kept for the next one */
+#define NGX_HTTP_TAPTALENT_PROBE      1000      /* ms between attempts */
+#define NGX_HTTP_TAPTALENT_MEASURE    1000      /* ms that figures are good */
+#define NGX_HTTP_TAPTALENT_INODES     16        /* fewer are too few */
+
+
+static void ngx_http_taptalent_commit_start(ngx_event_t *ev);
+static void ngx_http_taptalent_commit_run(void *data, ngx_log_t *log);
+static void ngx_http_taptalent_commit_done(ngx_event_t *ev);
+static void ngx_http_taptalent_commit_result(ngx_http_taptalent_commit_t *c,
+    ngx_queue_t *waiters);
+static void ngx_http_taptalent_commit_failed(ngx_http_taptalent_commit_t *c);
+static void ngx_http_taptalent_commit_take(ngx_http_taptalent_batch_t *batch,
+    ngx_queue_t *waiters);
+static void ngx_http_taptalent_commit_wake(ngx_queue_t *waiters,
+    ngx_int_t rc);
+static void ngx_http_taptalent_commit_timer(ngx_event_t *ev);
+static ngx_msec_t ngx_http_taptalent_commit_late(
+    ngx_http_taptalent_batch_t *batch, ngx_queue_t *late, ngx_msec_t next);
+
+
+void
+ngx_http_taptalent_commit_init(ngx_http_taptalent_commit_t *c, ngx_log_t *log)
+{
+    c->ident[3] = (void *) -1;
+
+    ngx_queue_init(&c->batches[0].waiters);
+    ngx_queue_init(&c->batches[1].waiters);
+
+    c->gathering = &c->batches[0];
+
+    c->start.handler = ngx_http_taptalent_commit_start;
+    c->start.data = c;
+    c->start.log = log;
+
+    c->timer.handler = ngx_http_taptalent_commit_timer;
+    c->timer.data = c;
+    c->timer.log = log;
+
+#if (NGX_THREADS)
+    c->task->ctx = c;
+    c->task->handler = ngx_http_taptalent_commit_run;
+    c->task->event.handler = ngx_http_taptalent_commit_done;
+    c->task->event.data = c;
+    c->task->event.log = log;
+#endif
+
+    if (ngx_http_taptalent_spool_open(&c->spool, log, &c->error) != NGX_OK) {
+        ngx_http_taptalent_commit_failed(c);
+    }
+}
+
+
+ngx_int_t
+ngx_http_taptalent_commit_ready(ngx_http_taptalent_commit_t *c, size_t len,
+    const char **why)
+{
+    size_t  waiting;
+
+    if (c->gathering == NULL) {
+        /* a new cycle in a single process */
+        ngx_http_taptalent_commit_init(c, ngx_cycle->log);
+    }
+
+    if (c->failed) {
+
+        if (c->broken) {
+            *why = "the spool has failed, until reload";
+            return NGX_DECLINED;
+        }
+
+        if ((ngx_msec_int_t) (c->probe - ngx_current_msec) > 0) {
+            *why = "the spool has failed, it will be tried again";
+            return NGX_DECLINED;
+        }
+
+        c->probe = ngx_current_msec + NGX_HTTP_TAPTALENT_PROBE;
+
+        if (ngx_http_taptalent_spool_open(&c->spool, ngx_cycle->log,
+                                          &c->error)
+            != NGX_OK)
+        {
+            ngx_http_taptalent_commit_failed(c);
+
+            *why = "the spool cannot be opened";
+            return NGX_DECLINED;
+        }
+    }
+
+    if (!c->known
+        || ngx_current_msec - c->measured >= NGX_HTTP_TAPTALENT_MEASURE)
+    {
+        if (ngx_http_taptalent_spool_free(&c->spool, &c->free_bytes,
+                                          &c->free_inodes)
+            != NGX_OK)
+        {
+            *why = "the free space of the spool is not known";
+            return NGX_DECLINED;
+        }
+
+        c->measured = ngx_current_msec;
+        c->known = 1;
+    }
+
+    if (c->free_bytes < c->min_free) {
+        *why = "the spool has less than \"min_free\" left";
+        return NGX_DECLINED;
+    }
+
+    if (c->free_inodes < NGX_HTTP_TAPTALENT_INODES) {
+        *why = "the spool has no inodes left";
+        return NGX_DECLINED;
+    }
+
+    waiting = c->batches[0].group.len + c->batches[1].group.len;
+
+    /* an event larger than the buffer comes when it is alone */
+
+    if (waiting && (waiting >= c->buffer || len > c->buffer - waiting)) {
+        *why = "as much as \"buffer\" waits for the disk";
+        return NGX_DECLINED;
+    }
+
+    return NGX_OK;
+}
+
+
+u_char *
+ngx_http_taptalent_commit_reserve(ngx_http_taptalent_commit_t *c, size_t len)
+{
+    size_t                       size;
+    u_char                      *data;
+    ngx_http_taptalent_batch_t  *batch;
+
+    if (c->broken || !c->spool.opened) {
+        return NULL;
+    }
+
+    batch = c->gathering;
+
+    if (len > batch->size - batch->group.len) {
+
+        size = ngx_max(batch->size, NGX_HTTP_TAPTALENT_BATCH);
+
+        while (size - batch->group.len < len) {
+            size *= 2;
+        }
+
+        data = ngx_alloc(size, c->start.log);
+        if (data == NULL) {
+            return NULL;
+        }
+
+        if (batch->size) {
+            ngx_memcpy(data, batch->group.data, batch->group.len);
+            ngx_free(batch->group.data);
+        }
+
+        batch->group.data = data;
+        batch->size = size;
+    }
+
+    return batch->group.data + batch->group.len;
+}
+
+
+void
+ngx_http_taptalent_commit_add(ngx_http_taptalent_commit_t *c, u_char *last,
+    ngx_http_taptalent_waiter_t *w, ngx_msec_t timeout)
+{
+    ngx_http_taptalent_batch_t  *batch;
+
+    batch = c->gathering;
+
+    batch->group.len = last - batch->group.data;
+    batch->group.events++;
+
+    w->deadline = ngx_current_msec + timeout;
+    w->waiting = 1;
+
+    ngx_queue_insert_tail(&batch->waiters, &w->queue);
+
+    if (!c->timer.timer_set
+        || (ngx_msec_int_t) (w->deadline - c->timer.timer.key) < 0)
+    {
+        ngx_add_timer(&c->timer, timeout);
+    }
+
+    if (c->committing == NULL && !c->start.posted) {
+        ngx_post_event(&c->start, &ngx_posted_events);
+    }
+}
+
+
+void
+ngx_http_taptalent_commit_detach(ngx_http_taptalent_waiter_t *w)
+{
+    if (w->waiting) {
+        w->waiting = 0;
+        ngx_queue_remove(&w->queue);
+    }
+}
+
+
+static void
+ngx_http_taptalent_commit_start(ngx_event_t *ev)
+{
+    ngx_queue_t                  waiters;
+    ngx_http_taptalent_commit_t  *c;
+
+    c = ev->data;
+
+    if (c->committing || c->gathering->group.len == 0) {
+        return;
+    }
+
+    c->committing = c->gathering;
+    c->gathering = (c->committing == &c->batches[0]) ? &c->batches[1]
+                                                     : &c->batches[0];
+
+    ngx_log_debug2(NGX_LOG_DEBUG_CORE, ev->log, 0,
+                   "taptalent commit: %ui events, %uz bytes",
+                   c->committing->group.events, c->committing->group.len);
+
+    ngx_queue_init(&waiters);
+
+#if (NGX_THREADS)
+
+    if (ngx_thread_task_post(c->thread_pool, c->task) == NGX_OK) {
+        return;
+    }
+
+    /* the queue of the pool is full, which has been logged */
+
+    ngx_http_taptalent_commit_take(c->committing, &waiters);
+    c->committing = NULL;
+
+    ngx_http_taptalent_commit_wake(&waiters, NGX_ERROR);
+
+#else
+
+    ngx_http_taptalent_commit_run(c, ev->log);
+    ngx_http_taptalent_commit_result(c, &waiters);
+    ngx_http_taptalent_commit_wake(&waiters, c->rc);
+
+#endif
+}
+
+
+/* in a thread: touches nothing that the loop may touch while it runs */
+
+static void
+ngx_http_taptalent_commit_run(void *data, ngx_log_t *log)
+{
+    ngx_http_taptalent_commit_t *c = data;
+
+    c->rc = ngx_http_taptalent_spool_commit(&c->spool, &c->committing->group,
+                                            &c->error);
+}
+
+
+#if (NGX_THREADS)
+
+static void
+ngx_http_taptalent_commit_done(ngx_event_t *ev)
+{
+    ngx_int_t                     rc;
+    ngx_queue_t                   waiters;
+    ngx_http_taptalent_commit_t  *c;
+
+    c = ev->data;
+
+    ev->complete = 0;
+
+    /* the result is taken before the next commit uses the same place */
+
+    rc = c->rc;
+
+    ngx_queue_init(&waiters);
+    ngx_http_taptalent_commit_result(c, &waiters);
+
+    /* the disk works while the answers are sent */
+
+    ngx_http_taptalent_commit_start(&c->start);
+
+    ngx_http_taptalent_commit_wake(&waiters, rc);
+}
+
+#endif
+
+
+/* moves those to "waiters" whose result it is */
+
+static void
+ngx_http_taptalent_commit_result(ngx_http_taptalent_commit_t *c,
+    ngx_queue_t *waiters)
+{
+    ngx_http_taptalent_commit_take(c->committing, waiters);
+
+    c->committing = NULL;
+    c->slow = 0;
+
+    if (c->rc != NGX_OK) {
+
+        ngx_http_taptalent_commit_failed(c);
+
+        /* what has gathered since would go the same way */
+
+        ngx_http_taptalent_commit_take(c->gathering, waiters);
+
+    } else if (c->failed) {
+        c->failed = 0;
+
+        ngx_log_error(NGX_LOG_NOTICE, c->start.log, 0,
+                      "spool \"%V\" takes events again", &c->spool.path);
+    }
+
+    if (c->gathering->group.len == 0 && c->timer.timer_set) {
+        ngx_del_timer(&c->timer);
+    }
+}
+
+
+static void
+ngx_http_taptalent_commit_failed(ngx_http_taptalent_commit_t *c)
+{
+    ngx_uint_t  level;
+
+    /* a line for the first failure, not for each attempt after it */
+
+    level = c->failed ? NGX_LOG_INFO : NGX_LOG_CRIT;
+
+    switch (c->error.err) {
+
+    case EIO:
+    case EROFS:
+#ifdef EUCLEAN
+    case EUCLEAN:
+#endif
+        /* pages may be marked clean that never reached the disk */
+        c->broken = 1;
+        level = NGX_LOG_CRIT;
+        break;
+    }
+
+    c->failed = 1;
+    c->probe = ngx_current_msec + NGX_HTTP_TAPTALENT_PROBE;
+
+    /* what was measured did not help */
+
+    c->known = 0;
+
+    ngx_log_error(level, c->start.log, c->error.err,
+                  "%s \"%V/%s\" failed, events are refused %s",
+                  c->error.call, &c->spool.path, c->error.dir,
+                  c->broken ? "until reload" : "but for one a second");
+}
+
+
+static void
+ngx_http_taptalent_commit_take(ngx_http_taptalent_batch_t *batch,
+    ngx_queue_t *waiters)
+{
+    if (!ngx_queue_empty(&batch->waiters)) {
+        ngx_queue_add(waiters, &batch->waiters);
+        ngx_queue_init(&batch->waiters);
+    }
+
+    batch->group.len = 0;
+    batch->group.events = 0;
+
+    if (batch->size > NGX_HTTP_TAPTALENT_BATCH_MAX) {
+        ngx_free(batch->group.data);
+        batch->group.data = NULL;
+        batch->size = 0;
+    }
+}
+
+
+/* a handler may detach any other, so the head is looked up each time */
+
+static void
+ngx_http_taptalent_commit_wake(ngx_queue_t *waiters, ngx_int_t rc)
+{
+    ngx_queue_t                  *q;
+    ngx_http_taptalent_waiter_t  *w;
+
+    while (!ngx_queue_empty(waiters)) {
+
+        q = ngx_queue_head(waiters);
+        w = ngx_queue_data(q, ngx_http_taptalent_waiter_t, queue);
+
+        ngx_http_taptalent_commit_detach(w);
+
+        w->handler(w, rc);
+    }
+}
+
+
+static void
+ngx_http_taptalent_commit_timer(ngx_event_t *ev)
+{
+    ngx_msec_t                    next;
+    ngx_queue_t                   late;
+    ngx_http_taptalent_commit_t  *c;
+
+    c = ev->data;
+
+    ngx_queue_init(&late);
+
+    /* at least once a second, for as long as a commit runs */
+
+    next = 1000;
+    next = ngx_http_taptalent_commit_late(&c->batches[0], &late, next);
+    next = ngx_http_taptalent_commit_late(&c->batches[1], &late, next);
+
+    if (c->committing || c->gathering->group.len) {
+        ngx_add_timer(ev, next);
+    }
+
+    if (!ngx_queue_empty(&late) && !c->slow) {
+        c->slow = 1;
+
+        ngx_log_error(NGX_LOG_CRIT, ev->log, 0,
+                      "spool \"%V\" is too slow, events are refused",
+                      &c->spool.path);
+    }
+
+    ngx_http_taptalent_commit_wake(&late, NGX_AGAIN);
+}
+
+
+static ngx_msec_t
+ngx_http_taptalent_commit_late(ngx_http_taptalent_batch_t *batch,
+    ngx_queue_t *late, ngx_msec_t next)
+{
+    ngx_queue_t                  *q, *following;
+    ngx_msec_int_t                left;
+    ngx_http_taptalent_waiter_t  *w;
+
+    for (q = ngx_queue_head(&batch->waiters);
+         q != ngx_queue_sentinel(&batch->waiters);
+         q = following)
+    {
+        following = ngx_queue_next(q);
+
+        w = ngx_queue_data(q, ngx_http_taptalent_waiter_t, queue);
+
+        left = (ngx_msec_int_t) (w->deadline - ngx_current_msec);
+
+        if (left > 0) {
+            next = ngx_min(next, (ngx_msec_t) left);
+            continue;
+        }
+
+        ngx_queue_remove(q);
+        ngx_queue_insert_tail(late, q);
+    }
+
+    return next;
+}

@@ -1,0 +1,123 @@
+
+/*
+ * Copyright (C) the ngx_http_taptalent_webhook_module authors
+ */
+
+
+#ifndef _NGX_HTTP_TAPTALENT_COMMIT_H_INCLUDED_
+#define _NGX_HTTP_TAPTALENT_COMMIT_H_INCLUDED_
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_event.h>
+#if (NGX_THREADS)
+#include <ngx_thread_pool.h>
+#endif
+#include "ngx_http_taptalent_spool.h"
+
+
+/*
+ * Group commit: while a group is being made durable, the lines that arrive
+ * gather and become the next one.  Of the requests it knows only that somebody
+ * waits.
+ */
+
+
+typedef struct ngx_http_taptalent_waiter_s  ngx_http_taptalent_waiter_t;
+
+/* rc: NGX_OK is durable, NGX_ERROR is not, NGX_AGAIN is not known in time */
+
+typedef void (*ngx_http_taptalent_waiter_pt)(ngx_http_taptalent_waiter_t *w,
+    ngx_int_t rc);
+
+struct ngx_http_taptalent_waiter_s {
+    ngx_queue_t                        queue;
+    ngx_msec_t                         deadline;
+    ngx_http_taptalent_waiter_pt       handler;
+    void                              *data;
+    unsigned                           waiting:1;
+};
+
+
+typedef struct {
+    ngx_http_taptalent_group_t         group;
+    size_t                             size;     /* of group.data */
+    ngx_queue_t                        waiters;
+} ngx_http_taptalent_batch_t;
+
+
+typedef struct {
+    /* ngx_event_ident() reads a timer's data as a connection */
+    void                              *ident[4];
+
+    ngx_http_taptalent_spool_t         spool;
+
+    /* the configuration */
+
+    size_t                             buffer;
+    off_t                              min_free;
+    u_char                            *file;     /* where it is declared */
+    ngx_uint_t                         line;
+    unsigned                           used:1;
+#if (NGX_THREADS)
+    ngx_thread_pool_t                 *thread_pool;
+    ngx_thread_task_t                 *task;
+#endif
+
+    /* of a worker */
+
+    ngx_http_taptalent_batch_t         batches[2];
+    ngx_http_taptalent_batch_t        *gathering;
+    ngx_http_taptalent_batch_t        *committing;  /* or NULL */
+
+    ngx_event_t                        start;       /* posted */
+    ngx_event_t                        timer;
+
+    ngx_int_t                          rc;          /* of the last commit */
+    ngx_http_taptalent_spool_error_t   error;
+
+    ngx_msec_t                         probe;       /* next one if failed */
+    unsigned                           failed:1;
+    unsigned                           broken:1;    /* until reload */
+    unsigned                           slow:1;      /* and logged */
+
+    ngx_msec_t                         measured;
+    off_t                              free_bytes;
+    uint64_t                           free_inodes;
+    unsigned                           known:1;     /* the two above */
+} ngx_http_taptalent_commit_t;
+
+
+/* for a worker, after the fork; "log" is the cycle's */
+void ngx_http_taptalent_commit_init(ngx_http_taptalent_commit_t *c,
+    ngx_log_t *log);
+
+/*
+ * Whether an event of about "len" bytes may come: NGX_OK, or NGX_DECLINED
+ * with *why set to a constant text for the log.  Call it once for an event:
+ * after a failure it lets one through each second, to see.
+ */
+ngx_int_t ngx_http_taptalent_commit_ready(ngx_http_taptalent_commit_t *c,
+    size_t len, const char **why);
+
+/*
+ * Memory for a line of at most "len" bytes, valid until the next call of any
+ * of these functions.  NULL if there is none or the spool has just failed.
+ */
+u_char *ngx_http_taptalent_commit_reserve(ngx_http_taptalent_commit_t *c,
+    size_t len);
+
+/*
+ * The line is there and ends before "last".  The waiter, whose memory is the
+ * caller's, is told once, at the latest after "timeout" milliseconds, and
+ * never before this function has returned.
+ */
+void ngx_http_taptalent_commit_add(ngx_http_taptalent_commit_t *c,
+    u_char *last, ngx_http_taptalent_waiter_t *w, ngx_msec_t timeout);
+
+/* nobody waits any more; the line is committed all the same */
+void ngx_http_taptalent_commit_detach(ngx_http_taptalent_waiter_t *w);
+
+
+#endif /* _NGX_HTTP_TAPTALENT_COMMIT_H_INCLUDED_ */

@@ -1,0 +1,126 @@
+
+/*
+ * Copyright (C) the ngx_http_taptalent_webhook_module authors
+ */
+
+
+#ifndef _NGX_HTTP_TAPTALENT_EVENT_H_INCLUDED_
+#define _NGX_HTTP_TAPTALENT_EVENT_H_INCLUDED_
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+
+
+/*
+ * An event: from the bytes of a body to a verdict, and from there to the line
+ * of the spool.  Knows neither requests nor files; calls nothing of nginx but
+ * its string functions.
+ */
+
+
+#define NGX_HTTP_TAPTALENT_MAX_DEPTH       64
+#define NGX_HTTP_TAPTALENT_MAX_NAME        128
+#define NGX_HTTP_TAPTALENT_MAX_COMPANY_ID  256
+#define NGX_HTTP_TAPTALENT_ID_LEN          32
+
+
+/* the order is that of the table in the module, one word for each outcome */
+
+typedef enum {
+    NGX_HTTP_TAPTALENT_NONE = 0,
+    NGX_HTTP_TAPTALENT_ACCEPTED,
+    NGX_HTTP_TAPTALENT_IGNORED,
+    NGX_HTTP_TAPTALENT_METHOD,
+    NGX_HTTP_TAPTALENT_HTTPS_REQUIRED,
+    NGX_HTTP_TAPTALENT_CONTENT_TYPE,
+    NGX_HTTP_TAPTALENT_CONTENT_ENCODING,
+    NGX_HTTP_TAPTALENT_EVENT_HEADER,
+    NGX_HTTP_TAPTALENT_TIMESTAMP_HEADER,
+    NGX_HTTP_TAPTALENT_TOO_LARGE,
+    NGX_HTTP_TAPTALENT_JSON,
+    NGX_HTTP_TAPTALENT_PAYLOAD,
+    NGX_HTTP_TAPTALENT_EVENT_MISMATCH,
+    NGX_HTTP_TAPTALENT_COMPANY_ID,
+    NGX_HTTP_TAPTALENT_UNAVAILABLE
+} ngx_http_taptalent_verdict_e;
+
+
+typedef struct {
+    ngx_str_t                      name;          /* in lower case */
+    ngx_str_t                      value;
+} ngx_http_taptalent_header_t;
+
+
+typedef struct {
+    /* set by the caller, who owns the memory */
+
+    ngx_str_t                      body;
+    ngx_str_t                      name;          /* X-Webhook-Event */
+    ngx_str_t                      timestamp;     /* X-Webhook-Timestamp */
+    ngx_http_taptalent_header_t   *headers;
+    ngx_uint_t                     nheaders;
+    struct timespec                received;
+
+    /* set by ngx_http_taptalent_event_id() */
+
+    ngx_str_t                      id;            /* in id_text */
+
+    /* set by ngx_http_taptalent_event_parse() */
+
+    ngx_str_t                      company_id;    /* empty if missing */
+    ngx_str_t                      company_json;  /* as in the body */
+
+    u_char                         id_text[NGX_HTTP_TAPTALENT_ID_LEN];
+    u_char                         company_text[
+                                        NGX_HTTP_TAPTALENT_MAX_COMPANY_ID];
+
+    unsigned                       missing_company_id:1;  /* in: allowed */
+    unsigned                       newline:1;             /* out */
+} ngx_http_taptalent_event_t;
+
+
+/*
+ * RFC 9110, 8.3.1, says what a media type is; true for application/json with
+ * or without parameters.
+ */
+ngx_uint_t ngx_http_taptalent_event_media_type(ngx_str_t *type);
+
+/* true for 1 to 128 characters out of A-Z a-z 0-9 . _ : - */
+ngx_uint_t ngx_http_taptalent_event_name(ngx_str_t *name);
+
+/* true for a date-time of RFC 3339, 5.6, of a day that exists */
+ngx_uint_t ngx_http_taptalent_event_timestamp(u_char *p, size_t len);
+
+/* true if the text matches the pattern, where "*" stands for any characters */
+ngx_uint_t ngx_http_taptalent_event_match(ngx_str_t *pattern,
+    ngx_str_t *text);
+
+/*
+ * Sets ev->id to the first 32 hex digits of the SHA-256 of ev->body.
+ * NGX_ERROR if OpenSSL has no memory or no SHA-256.
+ */
+ngx_int_t ngx_http_taptalent_event_id(ngx_http_taptalent_event_t *ev);
+
+/*
+ * Parses ev->body.  Returns NGX_HTTP_TAPTALENT_NONE and sets what the struct
+ * says, pointing into the body or into the struct; or JSON, PAYLOAD,
+ * EVENT_MISMATCH, and UNAVAILABLE without memory, with *why set to a constant
+ * sentence.
+ */
+ngx_http_taptalent_verdict_e ngx_http_taptalent_event_parse(
+    ngx_http_taptalent_event_t *ev, const char **why);
+
+/* the largest number of bytes that ngx_http_taptalent_event_write() writes */
+size_t ngx_http_taptalent_event_len(ngx_http_taptalent_event_t *ev);
+
+/*
+ * Writes the event's line, with its LF, to "p", and returns the end of it.
+ * The format is in docs/spool.md.  The event must have been parsed and have
+ * its id.
+ */
+u_char *ngx_http_taptalent_event_write(ngx_http_taptalent_event_t *ev,
+    u_char *p);
+
+
+#endif /* _NGX_HTTP_TAPTALENT_EVENT_H_INCLUDED_ */

@@ -1,0 +1,401 @@
+
+/*
+ * Copyright (C) the ngx_http_taptalent_webhook_module authors
+ */
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_http.h>
+#include "ngx_http_taptalent.h"
+
+
+/* The answer: one word and one status for each outcome. */
+
+
+typedef struct {
+    ngx_str_t     word;
+    ngx_uint_t    status;
+    ngx_uint_t    level;     /* of the log */
+    const char   *message;   /* what to do about it */
+} ngx_http_taptalent_answer_t;
+
+
+static void ngx_http_taptalent_log(ngx_http_request_t *r,
+    ngx_http_taptalent_ctx_t *ctx);
+static ngx_int_t ngx_http_taptalent_answer(ngx_http_request_t *r,
+    ngx_http_taptalent_ctx_t *ctx, ngx_str_t *text);
+static ngx_int_t ngx_http_taptalent_answer_full(ngx_http_request_t *r,
+    ngx_http_taptalent_ctx_t *ctx, ngx_str_t *text);
+static ngx_int_t ngx_http_taptalent_add_header(ngx_http_request_t *r,
+    char *name, char *value);
+static ngx_int_t ngx_http_taptalent_header_filter(ngx_http_request_t *r);
+static ngx_int_t ngx_http_taptalent_body_filter(ngx_http_request_t *r,
+    ngx_chain_t *in);
+
+
+static ngx_http_output_header_filter_pt  ngx_http_next_header_filter;
+static ngx_http_output_body_filter_pt    ngx_http_next_body_filter;
+
+
+static ngx_str_t  ngx_http_taptalent_json = ngx_string("application/json");
+
+
+/* in the order of ngx_http_taptalent_verdict_e */
+
+static ngx_http_taptalent_answer_t  ngx_http_taptalent_answers[] = {
+
+    { ngx_string("-"), 0, 0, NULL },
+
+    { ngx_string("accepted"), NGX_HTTP_OK, 0, NULL },
+
+    { ngx_string("ignored"), NGX_HTTP_OK, 0, NULL },
+
+    { ngx_string("method"), NGX_HTTP_NOT_ALLOWED, NGX_LOG_INFO,
+      "send the event with POST" },
+
+    { ngx_string("https_required"), NGX_HTTP_FORBIDDEN, NGX_LOG_INFO,
+      "send the event over HTTPS" },
+
+    { ngx_string("content_type"), NGX_HTTP_UNSUPPORTED_MEDIA_TYPE,
+      NGX_LOG_INFO,
+      "send one Content-Type header with application/json" },
+
+    { ngx_string("content_encoding"), NGX_HTTP_UNSUPPORTED_MEDIA_TYPE,
+      NGX_LOG_INFO,
+      "send the body as it is, without a Content-Encoding" },
+
+    { ngx_string("event_header"), NGX_HTTP_BAD_REQUEST, NGX_LOG_INFO,
+      "send one X-Webhook-Event header with 1 to 128 letters, digits, dots, "
+      "underscores, colons or hyphens" },
+
+    { ngx_string("timestamp_header"), NGX_HTTP_BAD_REQUEST, NGX_LOG_INFO,
+      "send one X-Webhook-Timestamp header with a date-time of RFC 3339, "
+      "such as 2024-01-20T14:45:00Z" },
+
+    { ngx_string("too_large"), NGX_HTTP_REQUEST_ENTITY_TOO_LARGE,
+      NGX_LOG_INFO,
+      "send a smaller body" },
+
+    { ngx_string("json"), NGX_HTTP_BAD_REQUEST, NGX_LOG_INFO,
+      "send one JSON text as the body" },
+
+    { ngx_string("payload"), 422, NGX_LOG_INFO,
+      "send an object with event, timestamp, companyId and data" },
+
+    { ngx_string("event_mismatch"), 422, NGX_LOG_INFO,
+      "send the same event in the header and in the body" },
+
+    { ngx_string("company_id"), NGX_HTTP_FORBIDDEN, NGX_LOG_WARN,
+      "this companyId is not received here" },
+
+    { ngx_string("unavailable"), NGX_HTTP_SERVICE_UNAVAILABLE, NGX_LOG_INFO,
+      "send the event again, it could not be stored" }
+};
+
+
+static ngx_str_t  ngx_http_taptalent_accepted =
+    ngx_string("{\"received\":true}");
+
+static ngx_str_t  ngx_http_taptalent_ignored =
+    ngx_string("{\"received\":true,\"ignored\":true}");
+
+
+ngx_str_t *
+ngx_http_taptalent_verdict(ngx_http_taptalent_verdict_e verdict)
+{
+    return &ngx_http_taptalent_answers[verdict].word;
+}
+
+
+ngx_int_t
+ngx_http_taptalent_respond(ngx_http_request_t *r,
+    ngx_http_taptalent_ctx_t *ctx, ngx_http_taptalent_verdict_e verdict)
+{
+    ngx_int_t                 rc;
+    ngx_http_complex_value_t  cv;
+
+    ctx->verdict = verdict;
+
+    rc = NGX_OK;
+
+    if (verdict == NGX_HTTP_TAPTALENT_METHOD) {
+        rc = ngx_http_taptalent_add_header(r, "Allow", "POST");
+
+    } else if (verdict == NGX_HTTP_TAPTALENT_UNAVAILABLE) {
+        rc = ngx_http_taptalent_add_header(r, "Retry-After", "1");
+    }
+
+    ngx_memzero(&cv, sizeof(ngx_http_complex_value_t));
+
+    if (rc != NGX_OK
+        || ngx_http_taptalent_answer(r, ctx, &cv.value) != NGX_OK)
+    {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    return ngx_http_send_response(r, ngx_http_taptalent_answers[verdict].status,
+                                  &ngx_http_taptalent_json, &cv);
+}
+
+
+/* logs a refusal and makes the text of the answer */
+
+static ngx_int_t
+ngx_http_taptalent_answer(ngx_http_request_t *r,
+    ngx_http_taptalent_ctx_t *ctx, ngx_str_t *text)
+{
+    u_char                         *p;
+    size_t                          len, escape;
+    const char                     *message;
+    ngx_http_taptalent_answer_t    *answer;
+    ngx_http_taptalent_loc_conf_t  *tlcf;
+
+    switch (ctx->verdict) {
+
+    case NGX_HTTP_TAPTALENT_ACCEPTED:
+
+        tlcf = ngx_http_get_module_loc_conf(r,
+                                           ngx_http_taptalent_webhook_module);
+
+        if (tlcf->mode == NGX_HTTP_TAPTALENT_RECEIVER
+            || tlcf->response == NGX_HTTP_TAPTALENT_FULL)
+        {
+            return ngx_http_taptalent_answer_full(r, ctx, text);
+        }
+
+        *text = ngx_http_taptalent_accepted;
+        return NGX_OK;
+
+    case NGX_HTTP_TAPTALENT_IGNORED:
+        *text = ngx_http_taptalent_ignored;
+        return NGX_OK;
+
+    default:
+        break;
+    }
+
+    ngx_http_taptalent_log(r, ctx);
+
+    answer = &ngx_http_taptalent_answers[ctx->verdict];
+    message = answer->message;
+
+    /* what ails the spool is for the log only */
+
+    if (ctx->why && ctx->verdict != NGX_HTTP_TAPTALENT_UNAVAILABLE) {
+        message = ctx->why;
+    }
+
+    len = ngx_strlen(message);
+    escape = ngx_escape_json(NULL, (u_char *) message, len);
+
+    p = ngx_pnalloc(r->pool,
+                    sizeof("{\"received\":false,\"error\":\"\",\"message\":\"\"}")
+                    + answer->word.len + len + escape);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    text->data = p;
+
+    p = ngx_sprintf(p, "{\"received\":false,\"error\":\"%V\",\"message\":\"",
+                    &answer->word);
+    p = (u_char *) ngx_escape_json(p, (u_char *) message, len);
+    p = ngx_cpymem(p, "\"}", sizeof("\"}") - 1);
+
+    text->len = p - text->data;
+
+    return NGX_OK;
+}
+
+
+/* as the sender's own test receiver answers */
+
+static ngx_int_t
+ngx_http_taptalent_answer_full(ngx_http_request_t *r,
+    ngx_http_taptalent_ctx_t *ctx, ngx_str_t *text)
+{
+    u_char  *p;
+
+    text->len = sizeof("{\"received\":true,"
+                       "\"message\":\"Webhook received successfully\","
+                       "\"payload\":}") - 1
+                + ctx->event.body.len;
+
+    p = ngx_pnalloc(r->pool, text->len);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    text->data = p;
+
+    ngx_sprintf(p, "{\"received\":true,"
+                "\"message\":\"Webhook received successfully\","
+                "\"payload\":%V}", &ctx->event.body);
+
+    return NGX_OK;
+}
+
+
+/* ids, never bodies; a companyId is the sender's text, so it is escaped */
+
+static void
+ngx_http_taptalent_log(ngx_http_request_t *r, ngx_http_taptalent_ctx_t *ctx)
+{
+    u_char                       *p, *last;
+    u_char                        buf[NGX_HTTP_TAPTALENT_MAX_NAME
+                                     + NGX_HTTP_TAPTALENT_ID_LEN
+                                     + 6 * NGX_HTTP_TAPTALENT_MAX_COMPANY_ID
+                                     + sizeof(", event \"\", companyId \"\""
+                                              ", id ")];
+    ngx_http_taptalent_event_t   *ev;
+    ngx_http_taptalent_answer_t  *answer;
+
+    answer = &ngx_http_taptalent_answers[ctx->verdict];
+
+    if (r->connection->log->log_level < answer->level) {
+        return;
+    }
+
+    ev = &ctx->event;
+
+    p = buf;
+    last = buf + sizeof(buf);
+
+    if (ev->name.len) {
+        p = ngx_slprintf(p, last, ", event \"%V\"", &ev->name);
+    }
+
+    if (ev->company_id.len) {
+        p = ngx_slprintf(p, last, ", companyId \"");
+        p = (u_char *) ngx_escape_json(p, ev->company_id.data,
+                                       ev->company_id.len);
+        *p++ = '"';
+    }
+
+    if (ev->id.len) {
+        p = ngx_slprintf(p, last, ", id %V", &ev->id);
+    }
+
+    ngx_log_error(answer->level, r->connection->log, 0,
+                  "webhook refused: %V: %s%*s", &answer->word,
+                  ctx->why ? ctx->why : answer->message,
+                  (size_t) (p - buf), buf);
+}
+
+
+static ngx_int_t
+ngx_http_taptalent_add_header(ngx_http_request_t *r, char *name, char *value)
+{
+    ngx_table_elt_t  *h;
+
+    h = ngx_list_push(&r->headers_out.headers);
+    if (h == NULL) {
+        return NGX_ERROR;
+    }
+
+    h->hash = 1;
+#if (nginx_version >= 1023000)
+    h->next = NULL;
+#endif
+    h->key.len = ngx_strlen(name);
+    h->key.data = (u_char *) name;
+    h->value.len = ngx_strlen(value);
+    h->value.data = (u_char *) value;
+
+    return NGX_OK;
+}
+
+
+void
+ngx_http_taptalent_respond_init(void)
+{
+    ngx_http_next_header_filter = ngx_http_top_header_filter;
+    ngx_http_top_header_filter = ngx_http_taptalent_header_filter;
+
+    ngx_http_next_body_filter = ngx_http_top_body_filter;
+    ngx_http_top_body_filter = ngx_http_taptalent_body_filter;
+}
+
+
+/*
+ * nginx compares a body with client_max_body_size before the module is asked,
+ * and a chunked one while it reads.  Its 413 is given our body here.
+ */
+
+static ngx_int_t
+ngx_http_taptalent_header_filter(ngx_http_request_t *r)
+{
+    ngx_http_taptalent_ctx_t       *ctx;
+    ngx_http_taptalent_loc_conf_t  *tlcf;
+
+    if (r->headers_out.status != NGX_HTTP_REQUEST_ENTITY_TOO_LARGE
+        || r != r->main)
+    {
+        return ngx_http_next_header_filter(r);
+    }
+
+    tlcf = ngx_http_get_module_loc_conf(r, ngx_http_taptalent_webhook_module);
+
+    if (tlcf->mode == NGX_HTTP_TAPTALENT_OFF) {
+        return ngx_http_next_header_filter(r);
+    }
+
+    ctx = ngx_http_taptalent_ctx(r);
+    if (ctx == NULL) {
+        return NGX_ERROR;
+    }
+
+    ctx->verdict = NGX_HTTP_TAPTALENT_TOO_LARGE;
+
+    if (ngx_http_taptalent_answer(r, ctx, &ctx->answer) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    ngx_http_clear_content_length(r);
+
+    r->headers_out.content_length_n = ctx->answer.len;
+    r->headers_out.content_type = ngx_http_taptalent_json;
+    r->headers_out.content_type_len = ngx_http_taptalent_json.len;
+    r->headers_out.content_type_lowcase = NULL;
+    r->headers_out.charset.len = 0;
+
+    return ngx_http_next_header_filter(r);
+}
+
+
+static ngx_int_t
+ngx_http_taptalent_body_filter(ngx_http_request_t *r, ngx_chain_t *in)
+{
+    ngx_buf_t                 *b;
+    ngx_chain_t                out, *cl;
+    ngx_http_taptalent_ctx_t  *ctx;
+
+    ctx = ngx_http_get_module_ctx(r, ngx_http_taptalent_webhook_module);
+
+    if (in == NULL || ctx == NULL || ctx->answer.len == 0) {
+        return ngx_http_next_body_filter(r, in);
+    }
+
+    for (cl = in; cl; cl = cl->next) {
+        cl->buf->pos = cl->buf->last;
+    }
+
+    b = ngx_calloc_buf(r->pool);
+    if (b == NULL) {
+        return NGX_ERROR;
+    }
+
+    b->pos = ctx->answer.data;
+    b->last = b->pos + ctx->answer.len;
+    b->memory = 1;
+    b->last_buf = 1;
+    b->last_in_chain = 1;
+
+    ctx->answer.len = 0;
+
+    out.buf = b;
+    out.next = NULL;
+
+    return ngx_http_next_body_filter(r, &out);
+}

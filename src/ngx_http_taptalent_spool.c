@@ -1,0 +1,759 @@
+
+/*
+ * Copyright (C) the ngx_http_taptalent_webhook_module authors
+ */
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <sys/file.h>
+#include <sys/statvfs.h>
+#include <openssl/rand.h>
+#include "ngx_http_taptalent_spool.h"
+
+
+/*
+ * A commit is: create in tmp/, write, fdatasync(), close(), rename to new/,
+ * fsync(new/).  Each step is there because without it something acknowledged
+ * was lost to a power cut: without fdatasync() the name may come back with no
+ * content, without fsync() of the directory the content with no name in new/.
+ * A file is renamed only when it is complete, so that new/ holds whole files
+ * alone, and whoever takes them needs no lock.
+ *
+ * After an error nothing is tried again with the same descriptor: the kernel
+ * reports a failed writeback once, marks the pages clean, and a second
+ * fsync() succeeds without the data.
+ */
+
+
+#define NGX_HTTP_TAPTALENT_TRIES  16
+
+
+static ngx_int_t ngx_http_taptalent_spool_check(
+    ngx_http_taptalent_spool_t *spool, ngx_log_t *log);
+static ngx_int_t ngx_http_taptalent_spool_make(
+    ngx_http_taptalent_spool_t *spool, ngx_log_t *log);
+
+static ngx_int_t ngx_http_taptalent_spool_open_dirs(
+    ngx_http_taptalent_spool_t *spool,
+    ngx_http_taptalent_spool_error_t *error);
+static void ngx_http_taptalent_spool_permit(ngx_fd_t fd, ngx_uint_t access);
+static ngx_int_t ngx_http_taptalent_spool_lock(
+    ngx_http_taptalent_spool_t *spool,
+    ngx_http_taptalent_spool_error_t *error);
+static void ngx_http_taptalent_spool_recover(
+    ngx_http_taptalent_spool_t *spool, ngx_log_t *log);
+static ngx_fd_t ngx_http_taptalent_spool_dead(
+    ngx_http_taptalent_spool_t *spool, u_char *start);
+static u_char *ngx_http_taptalent_spool_start(u_char *name);
+
+static void ngx_http_taptalent_spool_name(ngx_http_taptalent_spool_t *spool,
+    ngx_http_taptalent_group_t *group, uint32_t crc, u_char *name);
+static ngx_int_t ngx_http_taptalent_spool_write(
+    ngx_http_taptalent_spool_t *spool, ngx_fd_t fd,
+    ngx_http_taptalent_group_t *group,
+    ngx_http_taptalent_spool_error_t *error);
+static ngx_int_t ngx_http_taptalent_spool_rename(
+    ngx_http_taptalent_spool_t *spool, u_char *from, u_char *to,
+    ngx_http_taptalent_spool_error_t *error);
+static ngx_int_t ngx_http_taptalent_spool_failed(
+    ngx_http_taptalent_spool_error_t *error, ngx_err_t err, const char *call,
+    const char *dir);
+
+
+ngx_int_t
+ngx_http_taptalent_spool_prepare(ngx_http_taptalent_spool_t *spool,
+    ngx_log_t *log)
+{
+    if (ngx_http_taptalent_spool_make(spool, log) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    return ngx_http_taptalent_spool_check(spool, log);
+}
+
+
+static ngx_int_t
+ngx_http_taptalent_spool_make(ngx_http_taptalent_spool_t *spool,
+    ngx_log_t *log)
+{
+    u_char    *p;
+    ngx_fd_t   fd;
+
+    if (ngx_create_dir(spool->path.data, 0755) == NGX_FILE_ERROR) {
+
+        if (ngx_errno == NGX_EEXIST) {
+            return NGX_OK;
+        }
+
+        ngx_log_error(NGX_LOG_EMERG, log, ngx_errno,
+                      ngx_create_dir_n " \"%V\" failed, the spool needs a "
+                      "directory to stand in", &spool->path);
+        return NGX_ERROR;
+    }
+
+    /* workers have to pass, whatever the umask */
+
+    if (chmod((char *) spool->path.data, 0755) == -1) {
+        ngx_log_error(NGX_LOG_EMERG, log, ngx_errno,
+                      "chmod() \"%V\" failed", &spool->path);
+        return NGX_ERROR;
+    }
+
+    /* the parent, for a moment: there is always a slash */
+
+    p = spool->path.data + spool->path.len;
+
+    while (*p != '/') {
+        p--;
+    }
+
+    *p = '\0';
+    fd = open(p == spool->path.data ? "/" : (char *) spool->path.data,
+              O_RDONLY|O_DIRECTORY|O_CLOEXEC);
+    *p = '/';
+
+    if (fd == NGX_INVALID_FILE || fsync(fd) == -1) {
+        ngx_log_error(NGX_LOG_EMERG, log, ngx_errno,
+                      "fsync() of the directory above \"%V\" failed",
+                      &spool->path);
+
+        if (fd != NGX_INVALID_FILE) {
+            (void) ngx_close_file(fd);
+        }
+
+        return NGX_ERROR;
+    }
+
+    (void) ngx_close_file(fd);
+
+    return NGX_OK;
+}
+
+
+/*
+ * The master makes and chowns the four directories by name.  This is safe
+ * only in a directory where a worker cannot put a link in their place,
+ * CVE-2016-1247.
+ */
+
+static ngx_int_t
+ngx_http_taptalent_spool_check(ngx_http_taptalent_spool_t *spool,
+    ngx_log_t *log)
+{
+    dev_t             dev;
+    u_char           *name, *tmp;
+    ngx_uint_t        i;
+    ngx_file_info_t   fi;
+
+    if (lstat((char *) spool->path.data, &fi) == -1) {
+        ngx_log_error(NGX_LOG_EMERG, log, ngx_errno,
+                      "lstat() \"%V\" failed", &spool->path);
+        return NGX_ERROR;
+    }
+
+    if (!S_ISDIR(fi.st_mode)) {
+        ngx_log_error(NGX_LOG_EMERG, log, 0,
+                      "the spool \"%V\" is not a directory, write the path "
+                      "of a directory itself, not of a link to it",
+                      &spool->path);
+        return NGX_ERROR;
+    }
+
+    if (geteuid() == 0
+        && (fi.st_uid != 0 || (fi.st_mode & (S_IWGRP|S_IWOTH))))
+    {
+        ngx_log_error(NGX_LOG_EMERG, log, 0,
+                      "the spool \"%V\" must be root's and writable by root "
+                      "alone, run \"chown root %V && chmod 755 %V\"",
+                      &spool->path, &spool->path, &spool->path);
+        return NGX_ERROR;
+    }
+
+    dev = 0;
+    tmp = NULL;
+
+    for (i = 0; i < NGX_HTTP_TAPTALENT_DIRS; i++) {
+
+        name = spool->dirs[i]->name.data;
+
+        if (lstat((char *) name, &fi) == -1) {
+
+            if (ngx_errno == NGX_ENOENT) {
+                continue;
+            }
+
+            ngx_log_error(NGX_LOG_EMERG, log, ngx_errno,
+                          "lstat() \"%s\" failed", name);
+            return NGX_ERROR;
+        }
+
+        if (!S_ISDIR(fi.st_mode)) {
+            ngx_log_error(NGX_LOG_EMERG, log, 0,
+                          "\"%s\" must be a directory, not a link or a file",
+                          name);
+            return NGX_ERROR;
+        }
+
+        if (tmp == NULL) {
+            tmp = name;
+            dev = fi.st_dev;
+            continue;
+        }
+
+        if (fi.st_dev != dev) {
+            ngx_log_error(NGX_LOG_EMERG, log, 0,
+                          "\"%s\" and \"%s\" are on different filesystems, "
+                          "mount one filesystem at \"%V\" instead",
+                          tmp, name, &spool->path);
+            return NGX_ERROR;
+        }
+    }
+
+    return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_http_taptalent_spool_open(ngx_http_taptalent_spool_t *spool,
+    ngx_log_t *log, ngx_http_taptalent_spool_error_t *error)
+{
+    if (spool->opened) {
+        return NGX_OK;
+    }
+
+    spool->tmp = NGX_INVALID_FILE;
+    spool->new = NGX_INVALID_FILE;
+    spool->lock = NGX_INVALID_FILE;
+
+    if (ngx_http_taptalent_spool_open_dirs(spool, error) != NGX_OK
+        || ngx_http_taptalent_spool_lock(spool, error) != NGX_OK)
+    {
+        if (spool->tmp != NGX_INVALID_FILE) {
+            (void) ngx_close_file(spool->tmp);
+        }
+
+        if (spool->new != NGX_INVALID_FILE) {
+            (void) ngx_close_file(spool->new);
+        }
+
+        return NGX_ERROR;
+    }
+
+    spool->opened = 1;
+    spool->sequence = 0;
+
+    ngx_http_taptalent_spool_recover(spool, log);
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_taptalent_spool_open_dirs(ngx_http_taptalent_spool_t *spool,
+    ngx_http_taptalent_spool_error_t *error)
+{
+    char        *name;
+    ngx_fd_t     fd;
+    ngx_uint_t   i;
+
+    /* the master has just made the directories in it, perhaps */
+
+    fd = open((char *) spool->path.data,
+              O_RDONLY|O_DIRECTORY|O_NOFOLLOW|O_CLOEXEC);
+
+    if (fd == NGX_INVALID_FILE) {
+        return ngx_http_taptalent_spool_failed(error, ngx_errno, "open()", "");
+    }
+
+    if (spool->sync && fsync(fd) == -1) {
+        (void) ngx_http_taptalent_spool_failed(error, ngx_errno,
+                                               "fsync()", "");
+        (void) ngx_close_file(fd);
+        return NGX_ERROR;
+    }
+
+    (void) ngx_close_file(fd);
+
+    for (i = 0; i < NGX_HTTP_TAPTALENT_DIRS; i++) {
+
+        name = (char *) spool->dirs[i]->name.data;
+
+        fd = open(name, O_RDONLY|O_DIRECTORY|O_NOFOLLOW|O_CLOEXEC);
+
+        if (fd == NGX_INVALID_FILE) {
+            return ngx_http_taptalent_spool_failed(error, ngx_errno, "open()",
+                                             name + spool->path.len + 1);
+        }
+
+        ngx_http_taptalent_spool_permit(fd, spool->access);
+
+        if (i == NGX_HTTP_TAPTALENT_TMP) {
+            spool->tmp = fd;
+
+        } else if (i == NGX_HTTP_TAPTALENT_NEW) {
+            spool->new = fd;
+
+        } else {
+            (void) ngx_close_file(fd);
+        }
+    }
+
+    return NGX_OK;
+}
+
+
+/*
+ * The directories are as open as the files in them.  An operator's own group
+ * stays where the setgid bit says that it was meant.  The directories are the
+ * worker's, so this fails only where it was set up by hand, on purpose.
+ */
+
+static void
+ngx_http_taptalent_spool_permit(ngx_fd_t fd, ngx_uint_t access)
+{
+    mode_t           mode;
+    ngx_file_info_t  fi;
+
+    if (ngx_fd_info(fd, &fi) == NGX_FILE_ERROR) {
+        return;
+    }
+
+    if ((access & 0070) && fi.st_gid != getegid()
+        && !(fi.st_mode & S_ISGID))
+    {
+        (void) !fchown(fd, -1, getegid());
+    }
+
+    mode = S_IRWXU | access | ((access & 0444) >> 2);
+
+    if ((fi.st_mode & 0777) != mode) {
+        (void) !fchmod(fd, (fi.st_mode & 07000) | mode);
+    }
+}
+
+
+/*
+ * The lock tells other starts that ours is alive.  They take the lock of a
+ * dead one and unlink it; one that meets a file of ours before we have locked
+ * it does the same, so look whether the file still has its name.
+ */
+
+static ngx_int_t
+ngx_http_taptalent_spool_lock(ngx_http_taptalent_spool_t *spool,
+    ngx_http_taptalent_spool_error_t *error)
+{
+    u_char           name[NGX_HTTP_TAPTALENT_START_LEN + sizeof(".lock")];
+    u_char           random[NGX_HTTP_TAPTALENT_START_LEN / 2];
+    ngx_fd_t         fd;
+    ngx_uint_t       i;
+    ngx_file_info_t  fi;
+
+    for (i = 0; i < NGX_HTTP_TAPTALENT_TRIES; i++) {
+
+        if (RAND_bytes(random, sizeof(random)) != 1) {
+            return ngx_http_taptalent_spool_failed(error, 0, "RAND_bytes()",
+                                                   "tmp");
+        }
+
+        *ngx_hex_dump(spool->start, random, sizeof(random)) = '\0';
+        ngx_sprintf(name, "%s.lock%Z", spool->start);
+
+        fd = openat(spool->tmp, (char *) name,
+                    O_RDWR|O_CREAT|O_EXCL|O_NOFOLLOW|O_CLOEXEC, 0600);
+
+        if (fd == NGX_INVALID_FILE) {
+
+            if (ngx_errno == NGX_EEXIST) {
+                continue;
+            }
+
+            return ngx_http_taptalent_spool_failed(error, ngx_errno,
+                                                   "openat()", "tmp");
+        }
+
+        if (flock(fd, LOCK_EX|LOCK_NB) == 0
+            && ngx_fd_info(fd, &fi) != NGX_FILE_ERROR
+            && fi.st_nlink == 1)
+        {
+            spool->lock = fd;
+            return NGX_OK;
+        }
+
+        (void) ngx_http_taptalent_spool_failed(error, ngx_errno, "flock()",
+                                               "tmp");
+        (void) ngx_close_file(fd);
+    }
+
+    return NGX_ERROR;
+}
+
+
+/*
+ * What is in tmp/ was never acknowledged.  A file goes only if the start that
+ * wrote it is dead, which its lock tells, not the age.  Names that are not
+ * ours stay.
+ */
+
+static void
+ngx_http_taptalent_spool_recover(ngx_http_taptalent_spool_t *spool,
+    ngx_log_t *log)
+{
+    DIR            *dir;
+    u_char         *name, *start;
+    ngx_fd_t        fd;
+    ngx_uint_t      removed;
+    struct dirent  *de;
+
+    fd = openat(spool->tmp, ".", O_RDONLY|O_DIRECTORY|O_CLOEXEC);
+
+    dir = (fd == NGX_INVALID_FILE) ? NULL : fdopendir(fd);
+
+    if (dir == NULL) {
+        ngx_log_error(NGX_LOG_CRIT, log, ngx_errno,
+                      "opendir() \"%V/tmp\" failed", &spool->path);
+
+        if (fd != NGX_INVALID_FILE) {
+            (void) ngx_close_file(fd);
+        }
+
+        return;
+    }
+
+    removed = 0;
+
+    while ((de = readdir(dir)) != NULL) {
+
+        name = (u_char *) de->d_name;
+        start = ngx_http_taptalent_spool_start(name);
+
+        if (start == NULL
+            || ngx_memcmp(start, spool->start, NGX_HTTP_TAPTALENT_START_LEN)
+               == 0)
+        {
+            continue;
+        }
+
+        fd = ngx_http_taptalent_spool_dead(spool, start);
+
+        if (fd == NGX_ERROR) {
+            continue;
+        }
+
+        if (unlinkat(spool->tmp, de->d_name, 0) == 0) {
+            removed += (start != name);
+        }
+
+        if (fd != NGX_DECLINED) {
+            (void) ngx_close_file(fd);
+        }
+    }
+
+    (void) closedir(dir);
+
+    if (removed) {
+        ngx_log_error(NGX_LOG_NOTICE, log, 0,
+                      "removed %ui unfinished files of dead workers "
+                      "from \"%V/tmp\"", removed, &spool->path);
+    }
+}
+
+
+/* the start in the name of a lock or of a file, or NULL */
+
+static u_char *
+ngx_http_taptalent_spool_start(u_char *name)
+{
+    size_t      len, skip;
+    u_char     *start;
+    ngx_uint_t  i;
+
+    len = ngx_strlen(name);
+    skip = sizeof("20261123T081113.123Z-") - 1;
+
+    if (len == NGX_HTTP_TAPTALENT_START_LEN + sizeof(".lock") - 1
+        && ngx_strcmp(name + NGX_HTTP_TAPTALENT_START_LEN, ".lock") == 0)
+    {
+        start = name;
+
+    } else if (len > skip + NGX_HTTP_TAPTALENT_START_LEN + sizeof("-.ndjson")
+               && name[8] == 'T' && name[skip - 1] == '-'
+               && name[skip + NGX_HTTP_TAPTALENT_START_LEN] == '-'
+               && ngx_strcmp(name + len - (sizeof(".ndjson") - 1), ".ndjson")
+                  == 0)
+    {
+        start = name + skip;
+
+    } else {
+        return NULL;
+    }
+
+    for (i = 0; i < NGX_HTTP_TAPTALENT_START_LEN; i++) {
+
+        if ((start[i] < '0' || start[i] > '9')
+            && (start[i] < 'a' || start[i] > 'f'))
+        {
+            return NULL;
+        }
+    }
+
+    return start;
+}
+
+
+/*
+ * A descriptor that holds the lock of a dead start, NGX_DECLINED if it is
+ * dead and has no lock any more, NGX_ERROR if it lives, or may live.
+ */
+
+static ngx_fd_t
+ngx_http_taptalent_spool_dead(ngx_http_taptalent_spool_t *spool,
+    u_char *start)
+{
+    u_char    name[NGX_HTTP_TAPTALENT_START_LEN + sizeof(".lock")];
+    ngx_fd_t  fd;
+
+    ngx_sprintf(name, "%*s.lock%Z",
+                (size_t) NGX_HTTP_TAPTALENT_START_LEN, start);
+
+    fd = openat(spool->tmp, (char *) name,
+                O_RDWR|O_NONBLOCK|O_NOFOLLOW|O_CLOEXEC);
+
+    if (fd == NGX_INVALID_FILE) {
+        return (ngx_errno == NGX_ENOENT) ? NGX_DECLINED : NGX_ERROR;
+    }
+
+    if (flock(fd, LOCK_EX|LOCK_NB) == -1) {
+        (void) ngx_close_file(fd);
+        return NGX_ERROR;
+    }
+
+    return fd;
+}
+
+
+void
+ngx_http_taptalent_spool_close(ngx_http_taptalent_spool_t *spool)
+{
+    u_char  name[NGX_HTTP_TAPTALENT_START_LEN + sizeof(".lock")];
+
+    if (!spool->opened) {
+        return;
+    }
+
+    ngx_sprintf(name, "%s.lock%Z", spool->start);
+
+    (void) unlinkat(spool->tmp, (char *) name, 0);
+
+    (void) ngx_close_file(spool->lock);
+    (void) ngx_close_file(spool->tmp);
+    (void) ngx_close_file(spool->new);
+
+    spool->opened = 0;
+}
+
+
+ngx_int_t
+ngx_http_taptalent_spool_commit(ngx_http_taptalent_spool_t *spool,
+    ngx_http_taptalent_group_t *group,
+    ngx_http_taptalent_spool_error_t *error)
+{
+    u_char      from[NGX_HTTP_TAPTALENT_NAME_LEN];
+    u_char      to[NGX_HTTP_TAPTALENT_NAME_LEN];
+    uint32_t    crc;
+    ngx_fd_t    fd;
+    ngx_int_t   rc;
+    ngx_uint_t  i;
+
+    crc = ngx_crc32_long(group->data, group->len);
+
+    for (i = 0; i < NGX_HTTP_TAPTALENT_TRIES; i++) {
+
+        ngx_http_taptalent_spool_name(spool, group, crc, from);
+
+        fd = openat(spool->tmp, (char *) from,
+                    O_WRONLY|O_CREAT|O_EXCL|O_NOFOLLOW|O_CLOEXEC, 0600);
+
+        if (fd != NGX_INVALID_FILE || ngx_errno != NGX_EEXIST) {
+            break;
+        }
+    }
+
+    if (fd == NGX_INVALID_FILE) {
+        return ngx_http_taptalent_spool_failed(error, ngx_errno, "openat()",
+                                               "tmp");
+    }
+
+    rc = ngx_http_taptalent_spool_write(spool, fd, group, error);
+
+    if (ngx_close_file(fd) == NGX_FILE_ERROR && rc == NGX_OK) {
+        rc = ngx_http_taptalent_spool_failed(error, ngx_errno, "close()",
+                                             "tmp");
+    }
+
+    if (rc == NGX_OK) {
+        ngx_memcpy(to, from, sizeof(from));
+
+        for (i = 0; i < NGX_HTTP_TAPTALENT_TRIES; i++) {
+
+            rc = ngx_http_taptalent_spool_rename(spool, from, to, error);
+
+            if (rc == NGX_OK || error->err != NGX_EEXIST) {
+                break;
+            }
+
+            ngx_http_taptalent_spool_name(spool, group, crc, to);
+        }
+    }
+
+    if (rc != NGX_OK) {
+        (void) unlinkat(spool->tmp, (char *) from, 0);
+        return NGX_ERROR;
+    }
+
+    /* the name is there: from here on an error leaves the file */
+
+    if (spool->sync && fsync(spool->new) == -1) {
+        return ngx_http_taptalent_spool_failed(error, ngx_errno, "fsync()",
+                                               "new");
+    }
+
+    return NGX_OK;
+}
+
+
+/* worker numbers, pids and clocks repeat, the random bits of a start do not */
+
+static void
+ngx_http_taptalent_spool_name(ngx_http_taptalent_spool_t *spool,
+    ngx_http_taptalent_group_t *group, uint32_t crc, u_char *name)
+{
+    ngx_tm_t         tm;
+    struct timespec  ts;
+
+    (void) clock_gettime(CLOCK_REALTIME, &ts);
+
+    ngx_gmtime(ts.tv_sec, &tm);
+
+    ngx_sprintf(name, "%4d%02d%02dT%02d%02d%02d.%03uiZ-%s-%010uL-%ui-%08xD"
+                ".ndjson%Z",
+                tm.ngx_tm_year, tm.ngx_tm_mon, tm.ngx_tm_mday,
+                tm.ngx_tm_hour, tm.ngx_tm_min, tm.ngx_tm_sec,
+                (ngx_uint_t) ts.tv_nsec / 1000000,
+                spool->start, ++spool->sequence, group->events, crc);
+}
+
+
+static ngx_int_t
+ngx_http_taptalent_spool_write(ngx_http_taptalent_spool_t *spool,
+    ngx_fd_t fd, ngx_http_taptalent_group_t *group,
+    ngx_http_taptalent_spool_error_t *error)
+{
+    u_char   *p, *last;
+    ssize_t   n;
+
+    /* open() has made it 0600, or less with an odd umask */
+
+    if (spool->access != 0600
+        && fchmod(fd, spool->access) == -1)
+    {
+        return ngx_http_taptalent_spool_failed(error, ngx_errno, "fchmod()",
+                                               "tmp");
+    }
+
+    p = group->data;
+    last = p + group->len;
+
+    while (p < last) {
+
+        n = write(fd, p, last - p);
+
+        if (n == -1) {
+
+            if (ngx_errno == NGX_EINTR) {
+                continue;
+            }
+
+            return ngx_http_taptalent_spool_failed(error, ngx_errno,
+                                                   "write()", "tmp");
+        }
+
+        if (n == 0) {
+            return ngx_http_taptalent_spool_failed(error, NGX_ENOSPC,
+                                                   "write()", "tmp");
+        }
+
+        p += n;
+    }
+
+    if (spool->sync && fdatasync(fd) == -1) {
+        return ngx_http_taptalent_spool_failed(error, ngx_errno,
+                                               "fdatasync()", "tmp");
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_taptalent_spool_rename(ngx_http_taptalent_spool_t *spool,
+    u_char *from, u_char *to, ngx_http_taptalent_spool_error_t *error)
+{
+#if (NGX_HTTP_TAPTALENT_HAVE_RENAMEAT2)
+
+    if (renameat2(spool->tmp, (char *) from, spool->new, (char *) to,
+                  RENAME_NOREPLACE)
+        == 0)
+    {
+        return NGX_OK;
+    }
+
+    /* the kernel, or the filesystem, has not got it */
+
+    if (ngx_errno != NGX_ENOSYS && ngx_errno != NGX_EINVAL) {
+        return ngx_http_taptalent_spool_failed(error, ngx_errno,
+                                               "renameat2()", "new");
+    }
+
+#endif
+
+    if (linkat(spool->tmp, (char *) from, spool->new, (char *) to, 0) == -1) {
+        return ngx_http_taptalent_spool_failed(error, ngx_errno, "linkat()",
+                                               "new");
+    }
+
+    /* a second name in tmp/ does no harm, recovery will remove it */
+
+    (void) unlinkat(spool->tmp, (char *) from, 0);
+
+    return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_http_taptalent_spool_free(ngx_http_taptalent_spool_t *spool,
+    off_t *bytes, uint64_t *inodes)
+{
+    struct statvfs  st;
+
+    if (fstatvfs(spool->new, &st) == -1) {
+        return NGX_ERROR;
+    }
+
+    *bytes = (off_t) st.f_bavail * st.f_frsize;
+    *inodes = st.f_files ? (uint64_t) st.f_favail : NGX_MAX_UINT32_VALUE;
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_taptalent_spool_failed(ngx_http_taptalent_spool_error_t *error,
+    ngx_err_t err, const char *call, const char *dir)
+{
+    error->err = err;
+    error->call = call;
+    error->dir = dir;
+
+    return NGX_ERROR;
+}

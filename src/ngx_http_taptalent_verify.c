@@ -1,0 +1,335 @@
+
+/*
+ * Copyright (C) the ngx_http_taptalent_webhook_module authors
+ */
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_http.h>
+#include "ngx_http_taptalent.h"
+
+
+/*
+ * Which requests are events for us.  What the head tells is decided before
+ * the body is read.
+ */
+
+
+/* one walk over the headers finds these, and counts what must be one */
+
+typedef struct {
+    ngx_str_t    content_type;
+    ngx_uint_t   content_types;
+    ngx_uint_t   events;
+    ngx_uint_t   timestamps;
+    ngx_uint_t   encoded;
+} ngx_http_taptalent_head_t;
+
+
+static ngx_uint_t ngx_http_taptalent_https(ngx_http_request_t *r,
+    ngx_http_taptalent_loc_conf_t *tlcf);
+static ngx_int_t ngx_http_taptalent_read_head(ngx_http_request_t *r,
+    ngx_http_taptalent_event_t *ev, ngx_http_taptalent_head_t *head);
+static ngx_int_t ngx_http_taptalent_keep_header(ngx_http_request_t *r,
+    ngx_http_taptalent_event_t *ev, ngx_str_t *name, ngx_str_t *value);
+static ngx_http_taptalent_verdict_e ngx_http_taptalent_company(
+    ngx_http_request_t *r, ngx_http_taptalent_ctx_t *ctx);
+
+
+#define ngx_http_taptalent_name_is(name, s)                                   \
+    ((name)->len == sizeof(s) - 1                                             \
+     && ngx_strncmp((name)->data, s, sizeof(s) - 1) == 0)
+
+
+ngx_http_taptalent_verdict_e
+ngx_http_taptalent_verify_head(ngx_http_request_t *r,
+    ngx_http_taptalent_ctx_t *ctx)
+{
+    ngx_str_t                      *pattern;
+    ngx_uint_t                      i;
+    ngx_http_taptalent_head_t       head;
+    ngx_http_taptalent_event_t     *ev;
+    ngx_http_taptalent_loc_conf_t  *tlcf;
+
+    tlcf = ngx_http_get_module_loc_conf(r, ngx_http_taptalent_webhook_module);
+
+    ev = &ctx->event;
+
+    if (r->method != NGX_HTTP_POST) {
+        return NGX_HTTP_TAPTALENT_METHOD;
+    }
+
+    if (!ngx_http_taptalent_https(r, tlcf)) {
+        return NGX_HTTP_TAPTALENT_HTTPS_REQUIRED;
+    }
+
+    if (ngx_http_taptalent_read_head(r, ev, &head) != NGX_OK) {
+        ctx->why = "there is no memory for the event now, send it again";
+        return NGX_HTTP_TAPTALENT_UNAVAILABLE;
+    }
+
+    if (head.content_types != 1
+        || !ngx_http_taptalent_event_media_type(&head.content_type))
+    {
+        return NGX_HTTP_TAPTALENT_CONTENT_TYPE;
+    }
+
+    if (head.encoded) {
+        return NGX_HTTP_TAPTALENT_CONTENT_ENCODING;
+    }
+
+    if (head.events != 1 || !ngx_http_taptalent_event_name(&ev->name)) {
+        ev->name.len = 0;
+        return NGX_HTTP_TAPTALENT_EVENT_HEADER;
+    }
+
+    if (head.timestamps != 1
+        || !ngx_http_taptalent_event_timestamp(ev->timestamp.data,
+                                               ev->timestamp.len))
+    {
+        ev->timestamp.len = 0;
+        return NGX_HTTP_TAPTALENT_TIMESTAMP_HEADER;
+    }
+
+    if (tlcf->events) {
+        pattern = tlcf->events->elts;
+
+        for (i = 0; i < tlcf->events->nelts; i++) {
+            if (ngx_http_taptalent_event_match(&pattern[i], &ev->name)) {
+                return NGX_HTTP_TAPTALENT_NONE;
+            }
+        }
+
+        return NGX_HTTP_TAPTALENT_IGNORED;
+    }
+
+    return NGX_HTTP_TAPTALENT_NONE;
+}
+
+
+static ngx_uint_t
+ngx_http_taptalent_https(ngx_http_request_t *r,
+    ngx_http_taptalent_loc_conf_t *tlcf)
+{
+    ngx_str_t  value;
+
+    if (tlcf->https_value) {
+
+        if (ngx_http_complex_value(r, tlcf->https_value, &value) != NGX_OK) {
+            return 0;
+        }
+
+        return value.len > 1 || (value.len == 1 && value.data[0] != '0');
+    }
+
+    if (!tlcf->https) {
+        return 1;
+    }
+
+#if (NGX_HTTP_SSL)
+    return r->connection->ssl != NULL;
+#else
+    return 0;
+#endif
+}
+
+
+/* keeps what the spool keeps: Content-Type and X-Webhook-*, but not the key */
+
+static ngx_int_t
+ngx_http_taptalent_read_head(ngx_http_request_t *r,
+    ngx_http_taptalent_event_t *ev, ngx_http_taptalent_head_t *head)
+{
+    ngx_str_t         name;
+    ngx_uint_t        i, n;
+    ngx_list_part_t  *part;
+    ngx_table_elt_t  *h;
+
+    ngx_memzero(head, sizeof(ngx_http_taptalent_head_t));
+
+    n = 0;
+
+    for (part = &r->headers_in.headers.part; part; part = part->next) {
+        n += part->nelts;
+    }
+
+    ev->headers = ngx_palloc(r->pool, n * sizeof(ngx_http_taptalent_header_t));
+    if (ev->headers == NULL) {
+        return NGX_ERROR;
+    }
+
+    ev->nheaders = 0;
+
+    for (part = &r->headers_in.headers.part; part; part = part->next) {
+
+        h = part->elts;
+
+        for (i = 0; i < part->nelts; i++) {
+
+            if (h[i].hash == 0) {
+                continue;
+            }
+
+            name.len = h[i].key.len;
+            name.data = h[i].lowcase_key;
+
+            if (ngx_http_taptalent_name_is(&name, "content-type")) {
+                head->content_type = h[i].value;
+                head->content_types++;
+
+            } else if (ngx_http_taptalent_name_is(&name, "content-encoding")) {
+
+                if (h[i].value.len != sizeof("identity") - 1
+                    || ngx_strncasecmp(h[i].value.data, (u_char *) "identity",
+                                       sizeof("identity") - 1)
+                       != 0)
+                {
+                    head->encoded = 1;
+                }
+
+                continue;
+
+            } else if (name.len < sizeof("x-webhook-") - 1
+                       || ngx_strncmp(name.data, "x-webhook-",
+                                      sizeof("x-webhook-") - 1)
+                          != 0)
+            {
+                continue;
+
+            } else if (ngx_http_taptalent_name_is(&name, "x-webhook-event")) {
+                ev->name = h[i].value;
+                head->events++;
+
+            } else if (ngx_http_taptalent_name_is(&name,
+                                                  "x-webhook-timestamp"))
+            {
+                ev->timestamp = h[i].value;
+                head->timestamps++;
+
+            } else if (ngx_http_taptalent_name_is(&name, "x-webhook-key")) {
+                continue;
+            }
+
+            if (ngx_http_taptalent_keep_header(r, ev, &name, &h[i].value)
+                != NGX_OK)
+            {
+                return NGX_ERROR;
+            }
+        }
+    }
+
+    return NGX_OK;
+}
+
+
+/* RFC 9110, 5.3: fields of one name are one list */
+
+static ngx_int_t
+ngx_http_taptalent_keep_header(ngx_http_request_t *r,
+    ngx_http_taptalent_event_t *ev, ngx_str_t *name, ngx_str_t *value)
+{
+    size_t                        len;
+    u_char                       *p;
+    ngx_uint_t                    i;
+    ngx_http_taptalent_header_t  *header;
+
+    for (i = 0; i < ev->nheaders; i++) {
+
+        header = &ev->headers[i];
+
+        if (header->name.len != name->len
+            || ngx_memcmp(header->name.data, name->data, name->len) != 0)
+        {
+            continue;
+        }
+
+        len = header->value.len + sizeof(", ") - 1 + value->len;
+
+        p = ngx_pnalloc(r->pool, len);
+        if (p == NULL) {
+            return NGX_ERROR;
+        }
+
+        ngx_sprintf(p, "%V, %V", &header->value, value);
+
+        header->value.len = len;
+        header->value.data = p;
+
+        return NGX_OK;
+    }
+
+    header = &ev->headers[ev->nheaders++];
+    header->name = *name;
+    header->value = *value;
+
+    return NGX_OK;
+}
+
+
+ngx_http_taptalent_verdict_e
+ngx_http_taptalent_verify_body(ngx_http_request_t *r,
+    ngx_http_taptalent_ctx_t *ctx)
+{
+    ngx_http_taptalent_event_t     *ev;
+    ngx_http_taptalent_verdict_e    verdict;
+    ngx_http_taptalent_loc_conf_t  *tlcf;
+
+    tlcf = ngx_http_get_module_loc_conf(r, ngx_http_taptalent_webhook_module);
+
+    ev = &ctx->event;
+    ev->missing_company_id = tlcf->missing_company;
+
+    if (ngx_http_taptalent_event_id(ev) != NGX_OK) {
+        ctx->why = "there is no memory for the event now, send it again";
+        return NGX_HTTP_TAPTALENT_UNAVAILABLE;
+    }
+
+    verdict = ngx_http_taptalent_event_parse(ev, &ctx->why);
+
+    if (verdict != NGX_HTTP_TAPTALENT_NONE) {
+        return verdict;
+    }
+
+    return ngx_http_taptalent_company(r, ctx);
+}
+
+
+static ngx_http_taptalent_verdict_e
+ngx_http_taptalent_company(ngx_http_request_t *r,
+    ngx_http_taptalent_ctx_t *ctx)
+{
+    ngx_str_t                       value;
+    ngx_uint_t                      i;
+    ngx_http_complex_value_t       *cv;
+    ngx_http_taptalent_event_t     *ev;
+    ngx_http_taptalent_loc_conf_t  *tlcf;
+
+    tlcf = ngx_http_get_module_loc_conf(r, ngx_http_taptalent_webhook_module);
+
+    ev = &ctx->event;
+
+    /* it may be missing where the parser has been told so */
+
+    if (tlcf->any_company || ev->company_id.len == 0) {
+        return NGX_HTTP_TAPTALENT_NONE;
+    }
+
+    cv = tlcf->companies->elts;
+
+    for (i = 0; i < tlcf->companies->nelts; i++) {
+
+        if (ngx_http_complex_value(r, &cv[i], &value) != NGX_OK) {
+            ctx->why = "there is no memory for the event now, send it again";
+            return NGX_HTTP_TAPTALENT_UNAVAILABLE;
+        }
+
+        if (value.len == ev->company_id.len
+            && ngx_memcmp(value.data, ev->company_id.data, value.len) == 0)
+        {
+            return NGX_HTTP_TAPTALENT_NONE;
+        }
+    }
+
+    return NGX_HTTP_TAPTALENT_COMPANY_ID;
+}
