@@ -270,7 +270,6 @@ ngx_http_taptalent_body_handler(ngx_http_request_t *r)
             return;
 
         } else {
-            ctx->why = "there is no memory, or the spool has failed";
             verdict = NGX_HTTP_TAPTALENT_UNAVAILABLE;
         }
     }
@@ -352,6 +351,8 @@ ngx_http_taptalent_read_body(ngx_http_request_t *r, ngx_str_t *body)
 }
 
 
+/* NGX_ERROR with the reason in the context if nobody is waiting then */
+
 static ngx_int_t
 ngx_http_taptalent_store(ngx_http_request_t *r, ngx_http_taptalent_ctx_t *ctx)
 {
@@ -363,6 +364,7 @@ ngx_http_taptalent_store(ngx_http_request_t *r, ngx_http_taptalent_ctx_t *ctx)
 
     cln = ngx_http_cleanup_add(r, 0);
     if (cln == NULL) {
+        ctx->why = "there is no memory for the event";
         return NGX_ERROR;
     }
 
@@ -372,7 +374,8 @@ ngx_http_taptalent_store(ngx_http_request_t *r, ngx_http_taptalent_ctx_t *ctx)
     (void) clock_gettime(CLOCK_REALTIME, &ctx->event.received);
 
     p = ngx_http_taptalent_commit_reserve(tlcf->commit,
-                                    ngx_http_taptalent_event_len(&ctx->event));
+                                     ngx_http_taptalent_event_len(&ctx->event),
+                                     &ctx->why);
     if (p == NULL) {
         return NGX_ERROR;
     }

@@ -31,6 +31,8 @@
 #define NGX_HTTP_TAPTALENT_INODES     16        /* fewer are too few */
 
 
+static ngx_int_t ngx_http_taptalent_commit_room(
+    ngx_http_taptalent_commit_t *c, size_t len, const char **why);
 static void ngx_http_taptalent_commit_start(ngx_event_t *ev);
 static void ngx_http_taptalent_commit_run(void *data, ngx_log_t *log);
 static void ngx_http_taptalent_commit_done(ngx_event_t *ev);
@@ -82,8 +84,6 @@ ngx_int_t
 ngx_http_taptalent_commit_ready(ngx_http_taptalent_commit_t *c, size_t len,
     const char **why)
 {
-    size_t  waiting;
-
     if (c->gathering == NULL) {
         /* a new cycle in a single process */
         ngx_http_taptalent_commit_init(c, ngx_cycle->log);
@@ -139,9 +139,19 @@ ngx_http_taptalent_commit_ready(ngx_http_taptalent_commit_t *c, size_t len,
         return NGX_DECLINED;
     }
 
-    waiting = c->batches[0].group.len + c->batches[1].group.len;
+    return ngx_http_taptalent_commit_room(c, len, why);
+}
 
-    /* an event larger than the buffer comes when it is alone */
+
+/* an event larger than the buffer comes when it is alone */
+
+static ngx_int_t
+ngx_http_taptalent_commit_room(ngx_http_taptalent_commit_t *c, size_t len,
+    const char **why)
+{
+    size_t  waiting;
+
+    waiting = c->batches[0].group.len + c->batches[1].group.len;
 
     if (waiting && (waiting >= c->buffer || len > c->buffer - waiting)) {
         *why = "as much as \"buffer\" waits for the disk";
@@ -153,13 +163,21 @@ ngx_http_taptalent_commit_ready(ngx_http_taptalent_commit_t *c, size_t len,
 
 
 u_char *
-ngx_http_taptalent_commit_reserve(ngx_http_taptalent_commit_t *c, size_t len)
+ngx_http_taptalent_commit_reserve(ngx_http_taptalent_commit_t *c, size_t len,
+    const char **why)
 {
     size_t                       size;
     u_char                      *data;
     ngx_http_taptalent_batch_t  *batch;
 
+    /* it may have changed while the body was read */
+
     if (c->broken || !c->spool.opened) {
+        *why = "the spool has failed, until reload";
+        return NULL;
+    }
+
+    if (ngx_http_taptalent_commit_room(c, len, why) != NGX_OK) {
         return NULL;
     }
 
@@ -175,6 +193,7 @@ ngx_http_taptalent_commit_reserve(ngx_http_taptalent_commit_t *c, size_t len)
 
         data = ngx_alloc(size, c->start.log);
         if (data == NULL) {
+            *why = "there is no memory for the event";
             return NULL;
         }
 

@@ -103,10 +103,11 @@ ngx_int_t ngx_http_taptalent_commit_ready(ngx_http_taptalent_commit_t *c,
 
 /*
  * Memory for a line of at most "len" bytes, valid until the next call of any
- * of these functions.  NULL if there is none or the spool has just failed.
+ * of these functions.  NULL, and *why as above, if there is none, or if the
+ * buffer has been filled or the spool has failed since it was ready.
  */
 u_char *ngx_http_taptalent_commit_reserve(ngx_http_taptalent_commit_t *c,
-    size_t len);
+    size_t len, const char **why);
 
 /*
  * The line is there and ends before "last".  The waiter, whose memory is the

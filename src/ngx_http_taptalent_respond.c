@@ -189,9 +189,9 @@ ngx_http_taptalent_answer(ngx_http_request_t *r,
     len = ngx_strlen(message);
     escape = ngx_escape_json(NULL, (u_char *) message, len);
 
-    p = ngx_pnalloc(r->pool,
-                    sizeof("{\"received\":false,\"error\":\"\",\"message\":\"\"}")
-                    + answer->word.len + len + escape);
+    p = ngx_pnalloc(r->pool, sizeof("{\"received\":false,\"error\":\"\""
+                                    ",\"message\":\"\"}")
+                             + answer->word.len + len + escape);
     if (p == NULL) {
         return NGX_ERROR;
     }
