@@ -66,6 +66,8 @@ typedef struct {
     ngx_http_taptalent_member_e   member;     /* of the top-level object */
     u_char                       *member_end; /* of its name */
 
+    size_t                        length;     /* of the text, 0 if unknown */
+
     const char                   *flaw;       /* JSON, but no event */
     unsigned                      mismatch:1;
 
@@ -81,6 +83,7 @@ typedef struct {
 
 static yajl_status ngx_http_taptalent_run_yajl(
     ngx_http_taptalent_parser_t *p, yajl_alloc_funcs *funcs);
+static ngx_int_t ngx_http_taptalent_trailing(ngx_http_taptalent_parser_t *p);
 static ngx_int_t ngx_http_taptalent_check_bytes(
     ngx_http_taptalent_event_t *ev);
 static u_char *ngx_http_taptalent_utf8(u_char *p, u_char *last);
@@ -480,13 +483,45 @@ ngx_http_taptalent_run_yajl(ngx_http_taptalent_parser_t *p,
 
     status = yajl_parse(p->yajl, p->event->body.data, p->event->body.len);
 
-    if (status == yajl_status_ok) {
+    if (status == yajl_status_ok
+        && ngx_http_taptalent_trailing(p) == NGX_OK)
+    {
         status = yajl_complete_parse(p->yajl);
+
+    } else {
+        status = yajl_status_error;
     }
 
     yajl_free(p->yajl);
 
     return status;
+}
+
+
+/* yajl takes an unfinished token after the text for more to come */
+
+static ngx_int_t
+ngx_http_taptalent_trailing(ngx_http_taptalent_parser_t *p)
+{
+    u_char  *c, *last;
+
+    if (p->length == 0) {
+        return NGX_OK;
+    }
+
+    c = p->event->body.data + p->length;
+    last = p->event->body.data + p->event->body.len;
+
+    while (c < last) {
+
+        if (*c != ' ' && *c != '\t' && *c != CR && *c != LF) {
+            return NGX_ERROR;
+        }
+
+        c++;
+    }
+
+    return NGX_OK;
 }
 
 
@@ -704,7 +739,9 @@ ngx_http_taptalent_yajl_end(void *data)
 {
     ngx_http_taptalent_parser_t *p = data;
 
-    p->depth--;
+    if (--p->depth == 0) {
+        p->length = yajl_get_bytes_consumed(p->yajl);
+    }
 
     return 1;
 }
@@ -721,6 +758,7 @@ ngx_http_taptalent_value(ngx_http_taptalent_parser_t *p,
 
         if (type != ngx_http_taptalent_type_object) {
             p->flaw = "the body must be a JSON object";
+            p->length = yajl_get_bytes_consumed(p->yajl);
         }
 
         return;
