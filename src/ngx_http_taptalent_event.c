@@ -6,22 +6,9 @@
 
 #include <ngx_config.h>
 #include <ngx_core.h>
-#include <setjmp.h>
 #include <openssl/evp.h>
-#include <yajl/yajl_parse.h>
 #include "ngx_http_taptalent_event.h"
-
-
-/*
- * The payload is parsed by yajl, which is more liberal than RFC 8259 in white
- * space and in UTF-8, has no limit of depth, and does not look at what its
- * allocator returns.  The first two are settled by a pass of our own over the
- * bytes, before yajl sees them; the third in the callbacks; the last by an
- * allocator that does not return without memory.
- */
-
-
-#define NGX_HTTP_TAPTALENT_ARENA  4096
+#include "ngx_http_taptalent_json.h"
 
 
 typedef enum {
@@ -49,44 +36,19 @@ typedef struct {
 } ngx_http_taptalent_member_t;
 
 
-typedef struct ngx_http_taptalent_block_s  ngx_http_taptalent_block_t;
-
-struct ngx_http_taptalent_block_s {
-    ngx_http_taptalent_block_t   *next;
-    size_t                        size;
-};
-
-
 typedef struct {
     ngx_http_taptalent_event_t   *event;
-    yajl_handle                   yajl;
+    ngx_http_taptalent_json_t     json;
 
     ngx_uint_t                    depth;
     ngx_uint_t                    seen;       /* a bit for each member */
     ngx_http_taptalent_member_e   member;     /* of the top-level object */
     u_char                       *member_end; /* of its name */
 
-    size_t                        length;     /* of the text, 0 if unknown */
-
     const char                   *flaw;       /* JSON, but no event */
     unsigned                      mismatch:1;
-
-    jmp_buf                       nomem;
-    ngx_http_taptalent_block_t   *blocks;
-    u_char                       *pos;
-    u_char                       *last;
-    u_char                       *end;
-    uint64_t                      arena[NGX_HTTP_TAPTALENT_ARENA
-                                        / sizeof(uint64_t)];
 } ngx_http_taptalent_parser_t;
 
-
-static yajl_status ngx_http_taptalent_run_yajl(
-    ngx_http_taptalent_parser_t *p, yajl_alloc_funcs *funcs);
-static ngx_int_t ngx_http_taptalent_trailing(ngx_http_taptalent_parser_t *p);
-static ngx_int_t ngx_http_taptalent_check_bytes(
-    ngx_http_taptalent_event_t *ev);
-static u_char *ngx_http_taptalent_utf8(u_char *p, u_char *last);
 
 static int ngx_http_taptalent_yajl_null(void *data);
 static int ngx_http_taptalent_yajl_boolean(void *data, int value);
@@ -107,15 +69,6 @@ static ngx_int_t ngx_http_taptalent_company_string(
 static ngx_int_t ngx_http_taptalent_company_number(
     ngx_http_taptalent_parser_t *p, const u_char *text, size_t len);
 static ngx_uint_t ngx_http_taptalent_unpaired(u_char *p, u_char *last);
-
-static void *ngx_http_taptalent_malloc(void *data, size_t size);
-static void *ngx_http_taptalent_realloc(void *data, void *old, size_t size);
-static void ngx_http_taptalent_free(void *data, void *p);
-
-static u_char *ngx_http_taptalent_write_headers(u_char *p,
-    ngx_http_taptalent_event_t *ev);
-static u_char *ngx_http_taptalent_write_payload(u_char *p,
-    ngx_http_taptalent_event_t *ev);
 
 
 static yajl_callbacks  ngx_http_taptalent_yajl = {
@@ -391,47 +344,34 @@ ngx_http_taptalent_verdict_e
 ngx_http_taptalent_event_parse(ngx_http_taptalent_event_t *ev,
     const char **why)
 {
+    ngx_int_t                    rc;
     ngx_uint_t                   i;
-    yajl_status                  status;
-    yajl_alloc_funcs             funcs;
     ngx_http_taptalent_parser_t  p;
 
     ev->company_id.len = 0;
     ev->company_json.len = 0;
 
-    if (ngx_http_taptalent_check_bytes(ev) != NGX_OK) {
-        *why = "the body must be well-formed UTF-8 without control characters";
-        return NGX_HTTP_TAPTALENT_JSON;
-    }
-
-    ngx_memzero(&p, offsetof(ngx_http_taptalent_parser_t, nomem));
-
     p.event = ev;
-    p.blocks = NULL;
-    p.pos = (u_char *) p.arena;
-    p.last = p.pos;
-    p.end = p.pos + sizeof(p.arena);
+    p.depth = 0;
+    p.seen = 0;
+    p.member = ngx_http_taptalent_member_other;
+    p.flaw = NULL;
+    p.mismatch = 0;
 
-    funcs.malloc = ngx_http_taptalent_malloc;
-    funcs.realloc = ngx_http_taptalent_realloc;
-    funcs.free = ngx_http_taptalent_free;
-    funcs.ctx = &p;
+    rc = ngx_http_taptalent_json_parse(&p.json, &ngx_http_taptalent_yajl, &p,
+                                       &ev->body);
 
-    status = ngx_http_taptalent_run_yajl(&p, &funcs);
+    ev->newline = p.json.newline;
 
-    while (p.blocks) {
-        ngx_http_taptalent_free(&p, p.blocks + 1);
-    }
-
-    if (p.yajl == NULL) {
+    if (rc == NGX_ABORT) {
         *why = "there is no memory for the event now, send it again";
         return NGX_HTTP_TAPTALENT_UNAVAILABLE;
     }
 
-    if (status != yajl_status_ok) {
+    if (rc != NGX_OK) {
         *why = (p.depth > NGX_HTTP_TAPTALENT_MAX_DEPTH)
                ? "the body must not be nested deeper than 64"
-               : "the body must be one JSON text";
+               : "the body must be one JSON text in well-formed UTF-8";
         return NGX_HTTP_TAPTALENT_JSON;
     }
 
@@ -461,175 +401,6 @@ ngx_http_taptalent_event_parse(ngx_http_taptalent_event_t *ev,
     }
 
     return NGX_HTTP_TAPTALENT_NONE;
-}
-
-
-/* on return p->yajl is not valid any more, and NULL without memory */
-
-static yajl_status
-ngx_http_taptalent_run_yajl(ngx_http_taptalent_parser_t *p,
-    yajl_alloc_funcs *funcs)
-{
-    yajl_status  status;
-
-    if (setjmp(p->nomem) != 0) {
-        p->yajl = NULL;
-        return yajl_status_error;
-    }
-
-    p->yajl = yajl_alloc(&ngx_http_taptalent_yajl, funcs, p);
-
-    yajl_config(p->yajl, yajl_dont_validate_strings, 1);
-
-    status = yajl_parse(p->yajl, p->event->body.data, p->event->body.len);
-
-    if (status == yajl_status_ok
-        && ngx_http_taptalent_trailing(p) == NGX_OK)
-    {
-        status = yajl_complete_parse(p->yajl);
-
-    } else {
-        status = yajl_status_error;
-    }
-
-    yajl_free(p->yajl);
-
-    return status;
-}
-
-
-/* yajl takes an unfinished token after the text for more to come */
-
-static ngx_int_t
-ngx_http_taptalent_trailing(ngx_http_taptalent_parser_t *p)
-{
-    u_char  *c, *last;
-
-    if (p->length == 0) {
-        return NGX_OK;
-    }
-
-    c = p->event->body.data + p->length;
-    last = p->event->body.data + p->event->body.len;
-
-    while (c < last) {
-
-        if (*c != ' ' && *c != '\t' && *c != CR && *c != LF) {
-            return NGX_ERROR;
-        }
-
-        c++;
-    }
-
-    return NGX_OK;
-}
-
-
-/*
- * RFC 8259, 8.1: UTF-8; 2: no control characters but HT, LF, CR, and those
- * only between tokens, which yajl sees to.
- */
-
-static ngx_int_t
-ngx_http_taptalent_check_bytes(ngx_http_taptalent_event_t *ev)
-{
-    u_char    *p, *last;
-    uint64_t   w;
-
-    p = ev->body.data;
-    last = p + ev->body.len;
-
-    ev->newline = 0;
-
-    while (p < last) {
-
-        if (last - p >= (ssize_t) sizeof(uint64_t)) {
-
-            ngx_memcpy(&w, p, sizeof(uint64_t));
-
-            /* no byte of the eight is below 0x20 or above 0x7f */
-
-            if (((w | (w - 0x2020202020202020)) & 0x8080808080808080) == 0) {
-                p += sizeof(uint64_t);
-                continue;
-            }
-        }
-
-        if (*p >= 0x80) {
-            p = ngx_http_taptalent_utf8(p, last);
-            if (p == NULL) {
-                return NGX_ERROR;
-            }
-
-            continue;
-        }
-
-        if (*p < 0x20) {
-
-            if (*p == CR || *p == LF) {
-                ev->newline = 1;
-
-            } else if (*p != '\t') {
-                return NGX_ERROR;
-            }
-        }
-
-        p++;
-    }
-
-    return NGX_OK;
-}
-
-
-/* RFC 3629, 4: UTF8-2, UTF8-3 and UTF8-4 of the grammar */
-
-static u_char *
-ngx_http_taptalent_utf8(u_char *p, u_char *last)
-{
-    u_char      min, max;
-    ngx_uint_t  n;
-
-    min = 0x80;
-    max = 0xbf;
-
-    if (*p >= 0xc2 && *p <= 0xdf) {
-        n = 1;
-
-    } else if (*p >= 0xe0 && *p <= 0xef) {
-        n = 2;
-
-        if (*p == 0xe0) {
-            min = 0xa0;
-
-        } else if (*p == 0xed) {
-            max = 0x9f;
-        }
-
-    } else if (*p >= 0xf0 && *p <= 0xf4) {
-        n = 3;
-
-        if (*p == 0xf0) {
-            min = 0x90;
-
-        } else if (*p == 0xf4) {
-            max = 0x8f;
-        }
-
-    } else {
-        return NULL;
-    }
-
-    for (p++; n; n--, p++) {
-
-        if (p == last || *p < min || *p > max) {
-            return NULL;
-        }
-
-        min = 0x80;
-        max = 0xbf;
-    }
-
-    return p;
 }
 
 
@@ -704,7 +475,7 @@ ngx_http_taptalent_yajl_key(void *data, const u_char *p, size_t len)
         parser->seen |= 1 << i;
         parser->member = i;
         parser->member_end = parser->event->body.data
-                             + yajl_get_bytes_consumed(parser->yajl);
+                             + yajl_get_bytes_consumed(parser->json.yajl);
         break;
     }
 
@@ -740,7 +511,7 @@ ngx_http_taptalent_yajl_end(void *data)
     ngx_http_taptalent_parser_t *p = data;
 
     if (--p->depth == 0) {
-        p->length = yajl_get_bytes_consumed(p->yajl);
+        ngx_http_taptalent_json_end(&p->json);
     }
 
     return 1;
@@ -758,7 +529,7 @@ ngx_http_taptalent_value(ngx_http_taptalent_parser_t *p,
 
         if (type != ngx_http_taptalent_type_object) {
             p->flaw = "the body must be a JSON object";
-            p->length = yajl_get_bytes_consumed(p->yajl);
+            ngx_http_taptalent_json_end(&p->json);
         }
 
         return;
@@ -842,7 +613,7 @@ ngx_http_taptalent_company_string(ngx_http_taptalent_parser_t *p,
 
     /* between the name and the value is a colon and white space */
 
-    last = ev->body.data + yajl_get_bytes_consumed(p->yajl);
+    last = ev->body.data + yajl_get_bytes_consumed(p->json.yajl);
     start = p->member_end;
 
     while (*start != '"') {
@@ -931,238 +702,4 @@ ngx_http_taptalent_unpaired(u_char *p, u_char *last)
     }
 
     return 0;
-}
-
-
-/*
- * A typical payload needs less than the arena.  What does not fit there is
- * allocated, and freed with the parser.
- */
-
-static void *
-ngx_http_taptalent_malloc(void *data, size_t size)
-{
-    ngx_http_taptalent_parser_t *p = data;
-
-    size_t                       n;
-    ngx_http_taptalent_block_t  *block;
-
-    n = ngx_align(sizeof(ngx_http_taptalent_block_t) + size,
-                  sizeof(uint64_t));
-
-    if (n <= (size_t) (p->end - p->last)) {
-        block = (ngx_http_taptalent_block_t *) p->last;
-        p->last += n;
-        block->next = NULL;
-
-    } else {
-        block = malloc(n);
-        if (block == NULL) {
-            longjmp(p->nomem, 1);
-        }
-
-        block->next = p->blocks;
-        p->blocks = block;
-    }
-
-    block->size = size;
-
-    return block + 1;
-}
-
-
-static void *
-ngx_http_taptalent_realloc(void *data, void *old, size_t size)
-{
-    void                        *new;
-    ngx_http_taptalent_block_t  *block;
-
-    new = ngx_http_taptalent_malloc(data, size);
-
-    if (old) {
-        block = (ngx_http_taptalent_block_t *) old - 1;
-        ngx_memcpy(new, old, ngx_min(block->size, size));
-        ngx_http_taptalent_free(data, old);
-    }
-
-    return new;
-}
-
-
-static void
-ngx_http_taptalent_free(void *data, void *old)
-{
-    ngx_http_taptalent_parser_t *p = data;
-
-    ngx_http_taptalent_block_t  *block, **prev;
-
-    if (old == NULL
-        || ((u_char *) old > p->pos && (u_char *) old < p->end))
-    {
-        return;
-    }
-
-    block = (ngx_http_taptalent_block_t *) old - 1;
-
-    for (prev = &p->blocks; *prev; prev = &(*prev)->next) {
-
-        if (*prev == block) {
-            *prev = block->next;
-            free(block);
-            return;
-        }
-    }
-}
-
-
-size_t
-ngx_http_taptalent_event_len(ngx_http_taptalent_event_t *ev)
-{
-    size_t      len;
-    ngx_uint_t  i;
-
-    len = sizeof("{\"v\":1,\"id\":\"\""
-                 ",\"received\":\"2026-11-23T08:11:13.123456Z\""
-                 ",\"event\":\"\",\"timestamp\":\"\",\"companyId\":\"null\""
-                 ",\"headers\":{},\"raw\":\"\",\"payload\":}\n")
-          + ev->id.len + ev->name.len + ev->timestamp.len
-          + ev->company_json.len + ev->body.len;
-
-    /* "\u00XX" is the longest that a byte becomes */
-
-    for (i = 0; i < ev->nheaders; i++) {
-        len += sizeof("\"\":\"\",") + ev->headers[i].name.len
-               + 6 * ev->headers[i].value.len;
-    }
-
-    if (ev->newline) {
-        len += ngx_base64_encoded_length(ev->body.len);
-    }
-
-    return len;
-}
-
-
-u_char *
-ngx_http_taptalent_event_write(ngx_http_taptalent_event_t *ev, u_char *p)
-{
-    ngx_tm_t  tm;
-
-    ngx_gmtime(ev->received.tv_sec, &tm);
-
-    p = ngx_sprintf(p, "{\"v\":1,\"id\":\"%V\",\"received\":"
-                    "\"%4d-%02d-%02dT%02d:%02d:%02d.%06uiZ\","
-                    "\"event\":\"%V\",\"timestamp\":\"%V\",\"companyId\":",
-                    &ev->id,
-                    tm.ngx_tm_year, tm.ngx_tm_mon, tm.ngx_tm_mday,
-                    tm.ngx_tm_hour, tm.ngx_tm_min, tm.ngx_tm_sec,
-                    (ngx_uint_t) ev->received.tv_nsec / 1000,
-                    &ev->name, &ev->timestamp);
-
-    if (ev->company_json.len == 0) {
-        p = ngx_cpymem(p, "null", sizeof("null") - 1);
-
-    } else if (ev->company_json.data[0] == '"') {
-        p = ngx_cpymem(p, ev->company_json.data, ev->company_json.len);
-
-    } else {
-        *p++ = '"';
-        p = ngx_cpymem(p, ev->company_json.data, ev->company_json.len);
-        *p++ = '"';
-    }
-
-    p = ngx_http_taptalent_write_headers(p, ev);
-    p = ngx_http_taptalent_write_payload(p, ev);
-
-    *p++ = '}';
-    *p++ = LF;
-
-    return p;
-}
-
-
-/*
- * A value of a header is bytes (RFC 9110, 5.5), a string of JSON characters:
- * each byte becomes the character of its number, so that it can be restored.
- */
-
-static u_char *
-ngx_http_taptalent_write_headers(u_char *p, ngx_http_taptalent_event_t *ev)
-{
-    u_char       c;
-    ngx_str_t   *value;
-    ngx_uint_t   i, n;
-
-    p = ngx_cpymem(p, ",\"headers\":{", sizeof(",\"headers\":{") - 1);
-
-    for (i = 0; i < ev->nheaders; i++) {
-
-        if (i) {
-            *p++ = ',';
-        }
-
-        /* a token (RFC 9110, 5.6.2) has nothing to escape */
-
-        *p++ = '"';
-        p = ngx_cpymem(p, ev->headers[i].name.data, ev->headers[i].name.len);
-        *p++ = '"';
-        *p++ = ':';
-        *p++ = '"';
-
-        value = &ev->headers[i].value;
-
-        for (n = 0; n < value->len; n++) {
-            c = value->data[n];
-
-            if (c < 0x20 || c >= 0x7f) {
-                p = ngx_sprintf(p, "\\u%04xi", (ngx_int_t) c);
-                continue;
-            }
-
-            if (c == '"' || c == '\\') {
-                *p++ = '\\';
-            }
-
-            *p++ = c;
-        }
-
-        *p++ = '"';
-    }
-
-    *p++ = '}';
-
-    return p;
-}
-
-
-static u_char *
-ngx_http_taptalent_write_payload(u_char *p, ngx_http_taptalent_event_t *ev)
-{
-    u_char     *payload;
-    ngx_str_t   raw;
-
-    if (ev->newline) {
-        p = ngx_cpymem(p, ",\"raw\":\"", sizeof(",\"raw\":\"") - 1);
-
-        raw.data = p;
-        ngx_encode_base64(&raw, &ev->body);
-        p += raw.len;
-
-        *p++ = '"';
-    }
-
-    p = ngx_cpymem(p, ",\"payload\":", sizeof(",\"payload\":") - 1);
-
-    payload = p;
-    p = ngx_cpymem(p, ev->body.data, ev->body.len);
-
-    if (ev->newline) {
-        for ( /* void */ ; payload < p; payload++) {
-            if (*payload == CR || *payload == LF) {
-                *payload = ' ';
-            }
-        }
-    }
-
-    return p;
 }
