@@ -57,9 +57,17 @@ static char *ngx_http_taptalent_spool_parameter(ngx_conf_t *cf,
 static ngx_http_taptalent_commit_t *ngx_http_taptalent_add_spool(
     ngx_conf_t *cf, ngx_http_taptalent_commit_t *c);
 
+static char *ngx_http_taptalent_ack_timeout(ngx_conf_t *cf, void *post,
+    void *data);
+
 static ngx_int_t ngx_http_taptalent_init(ngx_conf_t *cf);
 static ngx_int_t ngx_http_taptalent_init_process(ngx_cycle_t *cycle);
 static void ngx_http_taptalent_close_spool(void *data);
+
+
+static ngx_conf_post_t  ngx_http_taptalent_ack_timeout_post = {
+    ngx_http_taptalent_ack_timeout
+};
 
 
 static ngx_conf_enum_t  ngx_http_taptalent_response[] = {
@@ -123,7 +131,7 @@ static ngx_command_t  ngx_http_taptalent_commands[] = {
       ngx_conf_set_msec_slot,
       NGX_HTTP_LOC_CONF_OFFSET,
       offsetof(ngx_http_taptalent_loc_conf_t, ack_timeout),
-      NULL },
+      &ngx_http_taptalent_ack_timeout_post },
 
     { ngx_string("taptalent_webhook_response"),
       NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
@@ -649,6 +657,19 @@ ngx_http_taptalent_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
         conf->missing_company = 0;
     }
 
+    if (conf->mode == NGX_HTTP_TAPTALENT_OFF) {
+        return NGX_CONF_OK;
+    }
+
+    if (conf->clcf->handler != ngx_http_taptalent_handler) {
+        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                      "\"taptalent_webhook\" in %s:%ui shares its location "
+                      "with a directive such as \"proxy_pass\", which would "
+                      "take the requests instead, write that one in another "
+                      "location", conf->file, conf->line);
+        return NGX_CONF_ERROR;
+    }
+
     if (conf->mode != NGX_HTTP_TAPTALENT_ON) {
         return NGX_CONF_OK;
     }
@@ -789,6 +810,8 @@ ngx_http_taptalent_webhook(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
     clcf->handler = ngx_http_taptalent_handler;
+
+    tlcf->clcf = clcf;
 
     return NGX_CONF_OK;
 }
@@ -1185,6 +1208,22 @@ ngx_http_taptalent_add_spool(ngx_conf_t *cf, ngx_http_taptalent_commit_t *c)
     *cp = c;
 
     return c;
+}
+
+
+static char *
+ngx_http_taptalent_ack_timeout(ngx_conf_t *cf, void *post, void *data)
+{
+    ngx_msec_t  *timeout = data;
+
+    if (*timeout == 0) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "no event could be stored in time, write a time "
+                           "below the 5s of the sender, such as \"4s\"");
+        return NGX_CONF_ERROR;
+    }
+
+    return NGX_CONF_OK;
 }
 
 

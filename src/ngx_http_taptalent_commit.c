@@ -31,11 +31,15 @@
 #define NGX_HTTP_TAPTALENT_INODES     16        /* fewer are too few */
 
 
+static void ngx_http_taptalent_commit_measured(
+    ngx_http_taptalent_commit_t *c);
 static ngx_int_t ngx_http_taptalent_commit_room(
     ngx_http_taptalent_commit_t *c, size_t len, const char **why);
 static void ngx_http_taptalent_commit_start(ngx_event_t *ev);
 static void ngx_http_taptalent_commit_run(void *data, ngx_log_t *log);
+#if (NGX_THREADS)
 static void ngx_http_taptalent_commit_done(ngx_event_t *ev);
+#endif
 static void ngx_http_taptalent_commit_result(ngx_http_taptalent_commit_t *c,
     ngx_queue_t *waiters);
 static void ngx_http_taptalent_commit_failed(ngx_http_taptalent_commit_t *c);
@@ -125,21 +129,49 @@ ngx_http_taptalent_commit_ready(ngx_http_taptalent_commit_t *c, size_t len,
             return NGX_DECLINED;
         }
 
-        c->measured = ngx_current_msec;
-        c->known = 1;
+        ngx_http_taptalent_commit_measured(c);
     }
 
-    if (c->free_bytes < c->min_free) {
-        *why = "the spool has less than \"min_free\" left";
-        return NGX_DECLINED;
-    }
-
-    if (c->free_inodes < NGX_HTTP_TAPTALENT_INODES) {
-        *why = "the spool has no inodes left";
+    if (c->low) {
+        *why = "the disk of the spool is low";
         return NGX_DECLINED;
     }
 
     return ngx_http_taptalent_commit_room(c, len, why);
+}
+
+
+/* a line when it becomes low, one when it is over */
+
+static void
+ngx_http_taptalent_commit_measured(ngx_http_taptalent_commit_t *c)
+{
+    ngx_uint_t  low;
+
+    c->measured = ngx_current_msec;
+    c->known = 1;
+
+    low = (c->free_bytes < c->min_free
+           || c->free_inodes < NGX_HTTP_TAPTALENT_INODES);
+
+    if (low == c->low) {
+        return;
+    }
+
+    c->low = low;
+
+    if (low) {
+        ngx_log_error(NGX_LOG_CRIT, c->start.log, 0,
+                      "spool \"%V\" has %O bytes and %uL inodes left, events "
+                      "are refused, \"min_free\" is %O",
+                      &c->spool.path, c->free_bytes, c->free_inodes,
+                      c->min_free);
+
+    } else {
+        ngx_log_error(NGX_LOG_NOTICE, c->start.log, 0,
+                      "spool \"%V\" has room for events again",
+                      &c->spool.path);
+    }
 }
 
 

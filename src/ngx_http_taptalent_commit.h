@@ -86,6 +86,7 @@ typedef struct {
     off_t                              free_bytes;
     uint64_t                           free_inodes;
     unsigned                           known:1;     /* the two above */
+    unsigned                           low:1;       /* and they are */
 } ngx_http_taptalent_commit_t;
 
 

@@ -47,6 +47,9 @@ static ngx_fd_t ngx_http_taptalent_spool_dead(
     ngx_http_taptalent_spool_t *spool, u_char *start);
 static u_char *ngx_http_taptalent_spool_start(u_char *name);
 
+static ngx_int_t ngx_http_taptalent_spool_sync(
+    ngx_http_taptalent_spool_t *spool,
+    ngx_http_taptalent_spool_error_t *error);
 static void ngx_http_taptalent_spool_name(ngx_http_taptalent_spool_t *spool,
     ngx_http_taptalent_group_t *group, uint32_t crc, u_char *name);
 static ngx_int_t ngx_http_taptalent_spool_write(
@@ -87,8 +90,8 @@ ngx_http_taptalent_spool_make(ngx_http_taptalent_spool_t *spool,
         }
 
         ngx_log_error(NGX_LOG_EMERG, log, ngx_errno,
-                      ngx_create_dir_n " \"%V\" failed, the spool needs a "
-                      "directory to stand in", &spool->path);
+                      ngx_create_dir_n " \"%V\" failed, make the directory "
+                      "above it first", &spool->path);
         return NGX_ERROR;
     }
 
@@ -613,8 +616,34 @@ ngx_http_taptalent_spool_commit(ngx_http_taptalent_spool_t *spool,
 
     /* the name is there: from here on an error leaves the file */
 
-    if (spool->sync && fsync(spool->new) == -1) {
+    return ngx_http_taptalent_spool_sync(spool, error);
+}
+
+
+/*
+ * fsync() of a directory asks XFS whether something of it is still to be
+ * written.  When the filesystem has shut itself down, after an error in its
+ * log, nothing is, since it was thrown away, and fsync() returns 0.  fstat()
+ * returns EIO then.
+ */
+
+static ngx_int_t
+ngx_http_taptalent_spool_sync(ngx_http_taptalent_spool_t *spool,
+    ngx_http_taptalent_spool_error_t *error)
+{
+    ngx_file_info_t  fi;
+
+    if (!spool->sync) {
+        return NGX_OK;
+    }
+
+    if (fsync(spool->new) == -1) {
         return ngx_http_taptalent_spool_failed(error, ngx_errno, "fsync()",
+                                               "new");
+    }
+
+    if (ngx_fd_info(spool->new, &fi) == NGX_FILE_ERROR) {
+        return ngx_http_taptalent_spool_failed(error, ngx_errno, "fstat()",
                                                "new");
     }
 
