@@ -62,7 +62,7 @@ static char *ngx_http_taptalent_ack_timeout(ngx_conf_t *cf, void *post,
 
 static ngx_int_t ngx_http_taptalent_init(ngx_conf_t *cf);
 static ngx_int_t ngx_http_taptalent_init_process(ngx_cycle_t *cycle);
-static void ngx_http_taptalent_close_spool(void *data);
+static void ngx_http_taptalent_close(void *data);
 
 
 static ngx_conf_post_t  ngx_http_taptalent_ack_timeout_post = {
@@ -767,7 +767,7 @@ ngx_http_taptalent_use_spool(ngx_conf_t *cf,
         return NGX_CONF_ERROR;
     }
 
-    cln->handler = ngx_http_taptalent_close_spool;
+    cln->handler = ngx_http_taptalent_close;
     cln->data = c;
 
     return NGX_CONF_OK;
@@ -1299,9 +1299,9 @@ ngx_http_taptalent_init_process(ngx_cycle_t *cycle)
 /* of the cycle's pool: the threads are gone by then */
 
 static void
-ngx_http_taptalent_close_spool(void *data)
+ngx_http_taptalent_close(void *data)
 {
     ngx_http_taptalent_commit_t *c = data;
 
-    ngx_http_taptalent_spool_close(&c->spool);
+    ngx_http_taptalent_commit_close(c);
 }

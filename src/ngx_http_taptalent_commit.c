@@ -84,6 +84,22 @@ ngx_http_taptalent_commit_init(ngx_http_taptalent_commit_t *c, ngx_log_t *log)
 }
 
 
+void
+ngx_http_taptalent_commit_close(ngx_http_taptalent_commit_t *c)
+{
+    ngx_uint_t  i;
+
+    for (i = 0; i < 2; i++) {
+        if (c->batches[i].size) {
+            ngx_free(c->batches[i].group.data);
+            c->batches[i].size = 0;
+        }
+    }
+
+    ngx_http_taptalent_spool_close(&c->spool);
+}
+
+
 ngx_int_t
 ngx_http_taptalent_commit_ready(ngx_http_taptalent_commit_t *c, size_t len,
     const char **why)

@@ -94,6 +94,9 @@ typedef struct {
 void ngx_http_taptalent_commit_init(ngx_http_taptalent_commit_t *c,
     ngx_log_t *log);
 
+/* when no commit runs any more; does nothing without ..._commit_init() */
+void ngx_http_taptalent_commit_close(ngx_http_taptalent_commit_t *c);
+
 /*
  * Whether an event of about "len" bytes may come: NGX_OK, or NGX_DECLINED
  * with *why set to a constant text for the log.  Call it once for an event:

@@ -20,6 +20,8 @@
 
 typedef struct {
     ngx_str_t    content_type;
+    ngx_str_t    event;
+    ngx_str_t    timestamp;
     ngx_uint_t   content_types;
     ngx_uint_t   events;
     ngx_uint_t   timestamps;
@@ -79,18 +81,22 @@ ngx_http_taptalent_verify_head(ngx_http_request_t *r,
         return NGX_HTTP_TAPTALENT_CONTENT_ENCODING;
     }
 
-    if (head.events != 1 || !ngx_http_taptalent_event_name(&ev->name)) {
-        ev->name.len = 0;
+    /* what is in the event goes to logs and variables */
+
+    if (head.events != 1 || !ngx_http_taptalent_event_name(&head.event)) {
         return NGX_HTTP_TAPTALENT_EVENT_HEADER;
     }
 
+    ev->name = head.event;
+
     if (head.timestamps != 1
-        || !ngx_http_taptalent_event_timestamp(ev->timestamp.data,
-                                               ev->timestamp.len))
+        || !ngx_http_taptalent_event_timestamp(head.timestamp.data,
+                                               head.timestamp.len))
     {
-        ev->timestamp.len = 0;
         return NGX_HTTP_TAPTALENT_TIMESTAMP_HEADER;
     }
+
+    ev->timestamp = head.timestamp;
 
     if (tlcf->events) {
         pattern = tlcf->events->elts;
@@ -198,13 +204,13 @@ ngx_http_taptalent_read_head(ngx_http_request_t *r,
                 continue;
 
             } else if (ngx_http_taptalent_name_is(&name, "x-webhook-event")) {
-                ev->name = h[i].value;
+                head->event = h[i].value;
                 head->events++;
 
             } else if (ngx_http_taptalent_name_is(&name,
                                                   "x-webhook-timestamp"))
             {
-                ev->timestamp = h[i].value;
+                head->timestamp = h[i].value;
                 head->timestamps++;
 
             } else if (ngx_http_taptalent_name_is(&name, "x-webhook-key")) {
