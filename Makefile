@@ -1,0 +1,50 @@
+# The module for the nginx of this Debian, its tests and its demo.
+# nginx's own build needs none of this: ./configure --add-dynamic-module=DIR
+
+SHELL = /bin/sh
+
+# what `make test` builds and runs the tests on
+VARIANTS = debian static nothreads trixie
+
+# another nginx to build and test with: make test NGINX_SRC=/path/to/nginx
+NGINX_SRC =
+
+# which tests: make test TESTS=t/json.t
+TESTS =
+
+export TESTS NGINX_SRC
+
+
+all:
+	@t/build/debian.sh
+
+help:
+	@echo "make            build the dynamic module for the installed nginx"
+	@echo "make demo       a complete example with the sender's own event"
+	@echo "make test       build all variants and run the tests on each"
+	@echo "make deps       install the Debian packages that are missing"
+	@echo "make install    copy the module to nginx's modules"
+	@echo "make clean      remove build/"
+	@echo
+	@echo "make test VARIANTS=static TESTS=t/json.t    a part of it"
+	@echo "make test NGINX_SRC=/path/to/nginx          with other sources"
+
+deps:
+	@t/build/deps.sh test
+
+test:
+	@t/build/deps.sh test
+	@t/build/test.sh $(if $(NGINX_SRC),custom,$(VARIANTS))
+
+demo:
+	@t/build/deps.sh build
+	@t/build/debian.sh
+	@t/demo/demo.sh
+
+install: all
+	@t/build/install.sh
+
+clean:
+	rm -rf build
+
+.PHONY: all help deps test demo install clean

@@ -1,0 +1,54 @@
+#!/usr/bin/perl
+
+# config: what nginx's configure says where yajl is missing.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::Bin/lib";
+
+use File::Temp qw(tempdir);
+use Test::More;
+use Test::Edge;
+
+my $source = '/usr/share/nginx/src';
+my $top = Test::Edge::top();
+
+plan(skip_all => 'nginx-dev is missing') if !-f "$source/configure";
+plan(skip_all => 'once is enough') if Test::Edge::module() eq '';
+
+my $dir = tempdir(CLEANUP => 1);
+
+system("cp -RL $source $dir/nginx") == 0 or die "cp $source: $?";
+
+# A compiler for which there is no yajl.
+
+open my $cc, '>', "$dir/cc" or die "$dir/cc: $!";
+print $cc <<'EOF_CC';
+#!/bin/sh
+for file; do
+    case $file in *.c)
+        if grep -q yajl "$file"; then
+            echo "yajl/yajl_parse.h: No such file or directory" >&2
+            exit 1
+        fi
+    esac
+done
+exec gcc "$@"
+EOF_CC
+close $cc;
+chmod 0755, "$dir/cc";
+
+for my $how (qw(--add-module --add-dynamic-module)) {
+    my $output = `cd $dir/nginx && ./configure --with-cc=$dir/cc \\
+                  --with-compat --with-http_ssl_module $how=$top 2>&1`;
+    my $status = $? >> 8;
+
+    isnt($status, 0, "$how: configure fails without yajl");
+    like($output, qr/error: .*yajl/s, "$how: and says so");
+    like($output, qr/libyajl-dev/, "$how: and which package to install");
+    ok(!-e "$dir/nginx/objs/Makefile", "$how: nothing to build");
+}
+
+done_testing();

@@ -1,0 +1,3 @@
+# Read by make after nginx's own objs/Makefile.
+
+objs/addon/%.o: CFLAGS += $(ADDON_CFLAGS)

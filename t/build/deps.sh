@@ -1,0 +1,80 @@
+#!/bin/sh
+
+# deps.sh build|test: installs the Debian packages that are missing to build the
+# module, or to build and test it. Does nothing if none is.
+
+. "$(dirname "$0")/lib.sh"
+
+packages="nginx nginx-dev libyajl-dev libssl-dev gcc libc6-dev make dpkg-dev
+    curl jq openssl"
+
+if [ "${1:-test}" = test ]; then
+    packages="$packages libpcre2-dev zlib1g-dev libio-socket-ssl-perl perl
+        nghttp2-client strace e2fsprogs xfsprogs util-linux
+        debian-archive-keyring ca-certificates"
+fi
+
+packages=$(echo $packages)
+
+if ! command -v dpkg-query > /dev/null || ! command -v apt-get > /dev/null \
+   || ! grep -q '^ID=debian$' /etc/os-release
+then
+    die "this needs Debian 12 or later, and there the packages $packages;" \
+        "elsewhere build the module with nginx's own ./configure, see README.md"
+fi
+
+missing=
+
+for package in $packages; do
+    status=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) \
+        || status=
+
+    if [ "$status" != installed ]; then
+        missing="$missing $package"
+    fi
+done
+
+if [ -z "$missing" ]; then
+    exit 0
+fi
+
+if [ "$(id -u)" = 0 ]; then
+    root=
+elif command -v sudo > /dev/null && { [ -t 0 ] || sudo -n true 2>/dev/null; }
+then
+    root=sudo
+else
+    die "neither root nor sudo here, please install the packages:$missing"
+fi
+
+
+# Debian starts what it installs. An nginx that nobody asked for must not take
+# port 80: policy-rc.d says no while the packages are installed. Where there is
+# one already, the administrator has decided.
+
+policy=/usr/sbin/policy-rc.d
+
+case " $missing " in
+*" nginx "*)
+    if [ ! -e $policy ]; then
+        trap '$root rm -f $policy' EXIT
+        trap 'exit 1' HUP INT TERM
+
+        printf '#!/bin/sh\nexit 101\n' | $root tee $policy > /dev/null
+        $root chmod 755 $policy
+    fi
+    ;;
+esac
+
+echo "installing$missing"
+
+quietly apt-update $root apt-get update
+quietly apt-install $root env DEBIAN_FRONTEND=noninteractive \
+    apt-get install -y --no-install-recommends $missing
+
+case " $missing " in
+*" nginx "*)
+    echo "nginx was installed, and its service was not started;" \
+         "\`systemctl disable nginx\` keeps it so after the next boot"
+    ;;
+esac

@@ -1,0 +1,58 @@
+#!/bin/sh
+
+# variant.sh NAME: builds one of the variants that `make test` runs.
+#     debian     dynamic, for the installed nginx
+#     static     linked in, under AddressSanitizer and UBSan
+#     nothreads  linked in, without --with-threads
+#     trixie     linked in, nginx of the next Debian release
+#     custom     linked in, under the sanitizers, with the sources in NGINX_SRC
+
+. "$(dirname "$0")/lib.sh"
+
+scripts=$top/t/build
+
+# Each allocation from a pool is one of malloc, so that an overrun is seen. nginx
+# here and there copies nothing from a null pointer, and reads words at any
+# address: its own code is excused from these two checks, the module is not.
+
+sanitize="-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined \
+-fno-sanitize=alignment,nonnull-attribute -DNGX_DEBUG_PALLOC=1"
+link="-fsanitize=address,undefined"
+
+case $1 in static|custom)
+    ADDON_CFLAGS="-fsanitize=alignment,nonnull-attribute"
+    export ADDON_CFLAGS
+esac
+
+case $1 in
+
+debian)
+    exec "$scripts/debian.sh"
+    ;;
+
+static)
+    "$scripts/source.sh" bookworm
+    exec "$scripts/nginx.sh" static "$build/source-bookworm" --with-threads \
+        --with-cc-opt="$sanitize" --with-ld-opt="$link"
+    ;;
+
+nothreads)
+    "$scripts/source.sh" bookworm
+    exec "$scripts/nginx.sh" nothreads "$build/source-bookworm"
+    ;;
+
+trixie)
+    "$scripts/source.sh" trixie
+    exec "$scripts/nginx.sh" trixie "$build/source-trixie" --with-threads
+    ;;
+
+custom)
+    exec "$scripts/nginx.sh" custom "$NGINX_SRC" --with-threads \
+        --with-cc-opt="$sanitize" --with-ld-opt="$link"
+    ;;
+
+*)
+    die "no such variant: $1"
+    ;;
+
+esac
