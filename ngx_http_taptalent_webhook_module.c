@@ -630,6 +630,8 @@ ngx_http_taptalent_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
     ngx_http_taptalent_loc_conf_t *prev = parent;
     ngx_http_taptalent_loc_conf_t *conf = child;
 
+    ngx_http_core_loc_conf_t  *clcf;
+
     if (conf->https == NGX_CONF_UNSET) {
         conf->https_value = prev->https_value;
     }
@@ -657,11 +659,28 @@ ngx_http_taptalent_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
         conf->missing_company = 0;
     }
 
+    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
+
+    if (clcf->noname && conf->file == NULL) {
+
+        /* "if" and "limit_except" are of the location that they stand in */
+
+        if (clcf->handler == NULL) {
+            conf->mode = prev->mode;
+            conf->file = prev->file;
+            conf->line = prev->line;
+        }
+
+        if (clcf->lmt_excpt && conf->mode != NGX_HTTP_TAPTALENT_OFF) {
+            clcf->handler = ngx_http_taptalent_handler;
+        }
+    }
+
     if (conf->mode == NGX_HTTP_TAPTALENT_OFF) {
         return NGX_CONF_OK;
     }
 
-    if (conf->clcf->handler != ngx_http_taptalent_handler) {
+    if (clcf->handler && clcf->handler != ngx_http_taptalent_handler) {
         ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
                       "\"taptalent_webhook\" in %s:%ui shares its location "
                       "with a directive such as \"proxy_pass\", which would "
@@ -810,8 +829,6 @@ ngx_http_taptalent_webhook(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
     clcf->handler = ngx_http_taptalent_handler;
-
-    tlcf->clcf = clcf;
 
     return NGX_CONF_OK;
 }

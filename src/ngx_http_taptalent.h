@@ -32,7 +32,6 @@ typedef struct {
     ngx_uint_t                    mode;      /* not inherited */
     u_char                       *file;      /* where the mode is set */
     ngx_uint_t                    line;
-    ngx_http_core_loc_conf_t     *clcf;
 
     ngx_flag_t                    https;
     ngx_http_complex_value_t     *https_value;   /* instead, or NULL */

@@ -8,7 +8,6 @@
 use warnings;
 use strict;
 
-use IO::Socket::INET;
 use Test::More;
 use Time::HiRes qw(time);
 
