@@ -154,7 +154,7 @@ stored('chunks in odd writes', sized(5000),
 my $message = $t->message('/memory', event(), chunked => [50]);
 stored('chunk extensions and a trailer', event(),
        $t->request($message =~ s/\r\n32\r\n/\r\n32;a=b\r\n/r
-                            =~ s/0\r\n\r\n\z/0\r\nX-Webhook-Event: x\r\n\r\n/r));
+                   =~ s/0\r\n\r\n\z/0\r\nX-Webhook-Event: x\r\n\r\n/r));
 
 
 # byte by byte

@@ -1,7 +1,7 @@
 #!/usr/bin/perl
 
-# taptalent_webhook_https: plain HTTP is refused unless said otherwise, and never
-# redirected.
+# taptalent_webhook_https: plain HTTP is refused unless said otherwise, and
+# never redirected.
 
 use strict;
 use warnings;
@@ -148,6 +148,10 @@ $c->send($t->message('/off', event()));
 is($c->answer()->{status}, 200, 'the next request');
 ok($c->eof(), 'and nothing more');
 $c->close();
+
+# The access log is complete when nginx has ended.
+
+$t->quit();
 
 my $accepted = () = $t->access_log() =~ m{^200 accepted POST (?!/receiver)}mg;
 is(scalar $t->spool_lines(), $accepted, 'the spool has those accepted');

@@ -251,6 +251,10 @@ accepted('missing=accept', event(companyId => undef), event());
 refused('missing=accept', with(companyId => 'null', '""', 'true', '1.5', '{}'),
         event(event => undef), event(data => undef), event(timestamp => undef));
 
+# The access log is complete when nginx has ended.
+
+$t->quit();
+
 my @lines = $t->spool_lines();
 my $accepted = () = $t->access_log() =~ /^200 accepted /mg;
 

@@ -1,8 +1,8 @@
 #!/bin/sh
 
 # source.sh SUITE: unpacks nginx's source package of this Debian release into
-# build/source-SUITE. apt works on lists and a cache of its own below build/, the
-# system's configuration is neither used nor changed.
+# build/source-SUITE. apt works on lists and a cache of its own below build/,
+# the system's configuration is neither used nor changed.
 
 . "$(dirname "$0")/lib.sh"
 

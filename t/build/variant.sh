@@ -11,9 +11,9 @@
 
 scripts=$top/t/build
 
-# Each allocation from a pool is one of malloc, so that an overrun is seen. nginx
-# here and there copies nothing from a null pointer, and reads words at any
-# address: its own code is excused from these two checks, the module is not.
+# Each allocation from a pool is one of malloc, so that an overrun is seen.
+# nginx here and there copies nothing from a null pointer, and reads words at
+# any address: its own code is excused from these two checks, the module is not.
 
 sanitize="-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined \
 -fno-sanitize=alignment,nonnull-attribute -DNGX_DEBUG_PALLOC=1"

@@ -41,7 +41,6 @@ use strict;
 use warnings;
 
 use Cwd qw(abs_path);
-use Errno qw(EAGAIN EINTR EWOULDBLOCK);
 use Exporter qw(import);
 use File::Basename qw(basename dirname);
 use File::Path qw(remove_tree);
@@ -52,7 +51,6 @@ use IO::Socket::SSL::Utils qw(CERT_create KEY_create_ec PEM_cert2string
                               PEM_key2string);
 use JSON::PP ();
 use POSIX qw(WNOHANG);
-use Socket qw(IPPROTO_TCP TCP_NODELAY SOL_SOCKET SO_LINGER);
 use Test::More ();
 use Time::HiRes qw(sleep time);
 
