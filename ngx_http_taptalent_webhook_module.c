@@ -21,6 +21,8 @@ static ngx_int_t ngx_http_taptalent_handler(ngx_http_request_t *r);
 static void ngx_http_taptalent_body_handler(ngx_http_request_t *r);
 static ngx_int_t ngx_http_taptalent_read_body(ngx_http_request_t *r,
     ngx_str_t *body);
+static ngx_http_taptalent_verdict_e ngx_http_taptalent_queue(
+    ngx_http_taptalent_ctx_t *ctx, ngx_http_taptalent_forward_t *forward);
 static ngx_int_t ngx_http_taptalent_store(ngx_http_request_t *r,
     ngx_http_taptalent_ctx_t *ctx);
 static void ngx_http_taptalent_commit_handler(ngx_http_taptalent_waiter_t *w,
@@ -39,26 +41,18 @@ static void *ngx_http_taptalent_create_main_conf(ngx_conf_t *cf);
 static void *ngx_http_taptalent_create_loc_conf(ngx_conf_t *cf);
 static char *ngx_http_taptalent_merge_loc_conf(ngx_conf_t *cf, void *parent,
     void *child);
+static char *ngx_http_taptalent_merge_mode(ngx_conf_t *cf,
+    ngx_http_taptalent_loc_conf_t *prev, ngx_http_taptalent_loc_conf_t *conf);
+static char *ngx_http_taptalent_use_forward(ngx_conf_t *cf,
+    ngx_http_taptalent_loc_conf_t *conf);
 static char *ngx_http_taptalent_use_spool(ngx_conf_t *cf,
     ngx_http_taptalent_loc_conf_t *conf);
 
+static ngx_uint_t ngx_http_taptalent_same_forward(
+    ngx_http_taptalent_forward_t *one, ngx_http_taptalent_forward_t *two);
+
 static char *ngx_http_taptalent_webhook(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
-static char *ngx_http_taptalent_webhook_https(ngx_conf_t *cf,
-    ngx_command_t *cmd, void *conf);
-static char *ngx_http_taptalent_webhook_company_id(ngx_conf_t *cf,
-    ngx_command_t *cmd, void *conf);
-static char *ngx_http_taptalent_webhook_events(ngx_conf_t *cf,
-    ngx_command_t *cmd, void *conf);
-static char *ngx_http_taptalent_webhook_spool(ngx_conf_t *cf,
-    ngx_command_t *cmd, void *conf);
-static char *ngx_http_taptalent_spool_parameter(ngx_conf_t *cf,
-    ngx_http_taptalent_commit_t *c, ngx_str_t *value);
-static ngx_http_taptalent_commit_t *ngx_http_taptalent_add_spool(
-    ngx_conf_t *cf, ngx_http_taptalent_commit_t *c);
-
-static char *ngx_http_taptalent_ack_timeout(ngx_conf_t *cf, void *post,
-    void *data);
 
 static ngx_int_t ngx_http_taptalent_init(ngx_conf_t *cf);
 static ngx_int_t ngx_http_taptalent_init_process(ngx_cycle_t *cycle);
@@ -74,11 +68,6 @@ static ngx_conf_enum_t  ngx_http_taptalent_response[] = {
     { ngx_string("brief"), NGX_HTTP_TAPTALENT_BRIEF },
     { ngx_string("full"), NGX_HTTP_TAPTALENT_FULL },
     { ngx_null_string, 0 }
-};
-
-
-static char  *ngx_http_taptalent_dirs[] = {
-    "tmp", "new", "dead", "corrupt"
 };
 
 
@@ -124,6 +113,20 @@ static ngx_command_t  ngx_http_taptalent_commands[] = {
       ngx_conf_set_access_slot,
       NGX_HTTP_LOC_CONF_OFFSET,
       offsetof(ngx_http_taptalent_loc_conf_t, access),
+      NULL },
+
+    { ngx_string("taptalent_webhook_forward"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_1MORE,
+      ngx_http_taptalent_webhook_forward,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("taptalent_webhook_retry"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_1MORE,
+      ngx_http_taptalent_webhook_retry,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
       NULL },
 
     { ngx_string("taptalent_webhook_ack_timeout"),
@@ -230,9 +233,19 @@ ngx_http_taptalent_handler(ngx_http_request_t *r)
     {
         len = ngx_max(r->headers_in.content_length_n, 0);
 
-        if (ngx_http_taptalent_commit_ready(tlcf->commit, len, &ctx->why)
-            != NGX_OK)
-        {
+        if (tlcf->spool == NULL) {
+            rc = ngx_http_taptalent_queue_room(tlcf->forward);
+
+            if (rc != NGX_OK) {
+                ctx->why = "the queue is full";
+            }
+
+        } else {
+            rc = ngx_http_taptalent_commit_ready(&tlcf->spool->commit, len,
+                                                 &ctx->why);
+        }
+
+        if (rc != NGX_OK) {
             verdict = NGX_HTTP_TAPTALENT_UNAVAILABLE;
         }
     }
@@ -273,6 +286,9 @@ ngx_http_taptalent_body_handler(ngx_http_request_t *r)
         if (tlcf->mode == NGX_HTTP_TAPTALENT_RECEIVER) {
             ngx_http_taptalent_log_payload(r, ctx);
             verdict = NGX_HTTP_TAPTALENT_ACCEPTED;
+
+        } else if (tlcf->spool == NULL) {
+            verdict = ngx_http_taptalent_queue(ctx, tlcf->forward);
 
         } else if (ngx_http_taptalent_store(r, ctx) == NGX_OK) {
             return;
@@ -359,6 +375,31 @@ ngx_http_taptalent_read_body(ngx_http_request_t *r, ngx_str_t *body)
 }
 
 
+/* without a spool: acknowledged from memory */
+
+static ngx_http_taptalent_verdict_e
+ngx_http_taptalent_queue(ngx_http_taptalent_ctx_t *ctx,
+    ngx_http_taptalent_forward_t *forward)
+{
+    (void) clock_gettime(CLOCK_REALTIME, &ctx->event.received);
+
+    switch (ngx_http_taptalent_queue_put(forward, &ctx->event)) {
+
+    case NGX_OK:
+        return NGX_HTTP_TAPTALENT_ACCEPTED;
+
+    case NGX_DECLINED:
+        ctx->why = "the queue is full";
+        break;
+
+    default:
+        ctx->why = "there is no memory for the event";
+    }
+
+    return NGX_HTTP_TAPTALENT_UNAVAILABLE;
+}
+
+
 /* NGX_ERROR with the reason in the context if nobody is waiting then */
 
 static ngx_int_t
@@ -381,7 +422,7 @@ ngx_http_taptalent_store(ngx_http_request_t *r, ngx_http_taptalent_ctx_t *ctx)
 
     (void) clock_gettime(CLOCK_REALTIME, &ctx->event.received);
 
-    p = ngx_http_taptalent_commit_reserve(tlcf->commit,
+    p = ngx_http_taptalent_commit_reserve(&tlcf->spool->commit,
                                      ngx_http_taptalent_event_len(&ctx->event),
                                      &ctx->why);
     if (p == NULL) {
@@ -393,7 +434,7 @@ ngx_http_taptalent_store(ngx_http_request_t *r, ngx_http_taptalent_ctx_t *ctx)
     ctx->waiter.handler = ngx_http_taptalent_commit_handler;
     ctx->waiter.data = r;
 
-    ngx_http_taptalent_commit_add(tlcf->commit, p, &ctx->waiter,
+    ngx_http_taptalent_commit_add(&tlcf->spool->commit, p, &ctx->waiter,
                                   tlcf->ack_timeout);
 
     r->connection->log->action = "waiting for the commit of an event";
@@ -581,9 +622,12 @@ ngx_http_taptalent_create_main_conf(ngx_conf_t *cf)
         return NULL;
     }
 
-    if (ngx_array_init(&tmcf->commits, cf->pool, 2,
-                       sizeof(ngx_http_taptalent_commit_t *))
-        != NGX_OK)
+    if (ngx_array_init(&tmcf->spools, cf->pool, 2,
+                       sizeof(ngx_http_taptalent_spool_conf_t *))
+        != NGX_OK
+        || ngx_array_init(&tmcf->forwards, cf->pool, 2,
+                          sizeof(ngx_http_taptalent_forward_t *))
+           != NGX_OK)
     {
         return NULL;
     }
@@ -615,7 +659,9 @@ ngx_http_taptalent_create_loc_conf(ngx_conf_t *cf)
     conf->any_company = NGX_CONF_UNSET;
     conf->missing_company = NGX_CONF_UNSET;
     conf->events = NGX_CONF_UNSET_PTR;
-    conf->commit = NGX_CONF_UNSET_PTR;
+    conf->spool = NGX_CONF_UNSET_PTR;
+    conf->forward = NGX_CONF_UNSET_PTR;
+    conf->retry = NGX_CONF_UNSET_PTR;
     conf->access = NGX_CONF_UNSET_UINT;
     conf->ack_timeout = NGX_CONF_UNSET_MSEC;
     conf->response = NGX_CONF_UNSET_UINT;
@@ -629,8 +675,6 @@ ngx_http_taptalent_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
 {
     ngx_http_taptalent_loc_conf_t *prev = parent;
     ngx_http_taptalent_loc_conf_t *conf = child;
-
-    ngx_http_core_loc_conf_t  *clcf;
 
     if (conf->https == NGX_CONF_UNSET) {
         conf->https_value = prev->https_value;
@@ -648,7 +692,9 @@ ngx_http_taptalent_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
     ngx_conf_merge_ptr_value(conf->companies, prev->companies, NULL);
 
     ngx_conf_merge_ptr_value(conf->events, prev->events, NULL);
-    ngx_conf_merge_ptr_value(conf->commit, prev->commit, NULL);
+    ngx_conf_merge_ptr_value(conf->spool, prev->spool, NULL);
+    ngx_conf_merge_ptr_value(conf->forward, prev->forward, NULL);
+    ngx_conf_merge_ptr_value(conf->retry, prev->retry, NULL);
     ngx_conf_merge_uint_value(conf->access, prev->access, 0600);
     ngx_conf_merge_msec_value(conf->ack_timeout, prev->ack_timeout, 4000);
     ngx_conf_merge_uint_value(conf->response, prev->response,
@@ -658,6 +704,57 @@ ngx_http_taptalent_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
         conf->any_company = 1;
         conf->missing_company = 0;
     }
+
+    if (ngx_http_taptalent_merge_mode(cf, prev, conf) != NGX_CONF_OK) {
+        return NGX_CONF_ERROR;
+    }
+
+    if (conf->mode != NGX_HTTP_TAPTALENT_ON) {
+        return NGX_CONF_OK;
+    }
+
+    if (conf->companies == NULL) {
+        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                      "no \"taptalent_webhook_company_id\" for "
+                      "\"taptalent_webhook on\" in %s:%ui, write the "
+                      "companyId of your events, or \"any\"",
+                      conf->file, conf->line);
+        return NGX_CONF_ERROR;
+    }
+
+    if (conf->spool == NULL && conf->forward == NULL) {
+        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                      "no destination for \"taptalent_webhook on\" in %s:%ui, "
+                      "write \"taptalent_webhook_spool\" with the path of "
+                      "a directory, \"taptalent_webhook_forward\" with the "
+                      "uri of an internal location, or both",
+                      conf->file, conf->line);
+        return NGX_CONF_ERROR;
+    }
+
+    if (conf->forward
+        && ngx_http_taptalent_use_forward(cf, conf) != NGX_CONF_OK)
+    {
+        return NGX_CONF_ERROR;
+    }
+
+    if (conf->spool) {
+        return ngx_http_taptalent_use_spool(cf, conf);
+    }
+
+    ngx_log_error(NGX_LOG_WARN, cf->log, 0,
+                  "\"taptalent_webhook on\" in %s:%ui has no spool, a crash "
+                  "loses acknowledged events", conf->file, conf->line);
+
+    return NGX_CONF_OK;
+}
+
+
+static char *
+ngx_http_taptalent_merge_mode(ngx_conf_t *cf,
+    ngx_http_taptalent_loc_conf_t *prev, ngx_http_taptalent_loc_conf_t *conf)
+{
+    ngx_http_core_loc_conf_t  *clcf;
 
     clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
 
@@ -669,6 +766,7 @@ ngx_http_taptalent_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
             conf->mode = prev->mode;
             conf->file = prev->file;
             conf->line = prev->line;
+            conf->conf_ctx = prev->conf_ctx;
         }
 
         if (clcf->lmt_excpt && conf->mode != NGX_HTTP_TAPTALENT_OFF) {
@@ -689,29 +787,56 @@ ngx_http_taptalent_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
         return NGX_CONF_ERROR;
     }
 
-    if (conf->mode != NGX_HTTP_TAPTALENT_ON) {
+    return NGX_CONF_OK;
+}
+
+
+/* what may be inherited becomes the location's own, with its server */
+
+static char *
+ngx_http_taptalent_use_forward(ngx_conf_t *cf,
+    ngx_http_taptalent_loc_conf_t *conf)
+{
+    ngx_http_taptalent_retry_t       *retry;
+    ngx_http_taptalent_forward_t     *forward, **fp;
+    ngx_http_taptalent_main_conf_t   *tmcf;
+
+    retry = conf->retry;
+
+    if (retry == NULL) {
+        retry = ngx_http_taptalent_default_retry(cf);
+        if (retry == NULL) {
+            return NGX_CONF_ERROR;
+        }
+    }
+
+    forward = ngx_palloc(cf->pool, sizeof(ngx_http_taptalent_forward_t));
+    if (forward == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    *forward = *conf->forward;
+
+    forward->conf_ctx = conf->conf_ctx;
+    forward->retry = *retry;
+
+    conf->forward = forward;
+
+    if (conf->spool) {
         return NGX_CONF_OK;
     }
 
-    if (conf->companies == NULL) {
-        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
-                      "no \"taptalent_webhook_company_id\" for "
-                      "\"taptalent_webhook on\" in %s:%ui, write the "
-                      "companyId of your events, or \"any\"",
-                      conf->file, conf->line);
+    tmcf = ngx_http_conf_get_module_main_conf(cf,
+                                           ngx_http_taptalent_webhook_module);
+
+    fp = ngx_array_push(&tmcf->forwards);
+    if (fp == NULL) {
         return NGX_CONF_ERROR;
     }
 
-    if (conf->commit == NULL) {
-        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
-                      "no destination for \"taptalent_webhook on\" in %s:%ui, "
-                      "write \"taptalent_webhook_spool\" with the path of "
-                      "a directory",
-                      conf->file, conf->line);
-        return NGX_CONF_ERROR;
-    }
+    *fp = forward;
 
-    return ngx_http_taptalent_use_spool(cf, conf);
+    return NGX_CONF_OK;
 }
 
 
@@ -722,25 +847,39 @@ ngx_http_taptalent_use_spool(ngx_conf_t *cf,
     u_char                       *p;
     ngx_uint_t                    i;
     ngx_path_t                   *path;
+    const char                   *other;
     ngx_pool_cleanup_t           *cln;
     ngx_http_taptalent_commit_t  *c;
 
-    c = conf->commit;
+    c = &conf->spool->commit;
 
     if (c->used) {
 
-        if (c->spool.access == conf->access) {
+        other = NULL;
+
+        if (c->spool.access != conf->access) {
+            other = "taptalent_webhook_spool_access";
+
+        } else if (!ngx_http_taptalent_same_forward(conf->spool->forward,
+                                                    conf->forward))
+        {
+            other = "taptalent_webhook_forward\", another server or another "
+                    "\"taptalent_webhook_retry";
+        }
+
+        if (other == NULL) {
             return NGX_CONF_OK;
         }
 
         ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
                       "\"taptalent_webhook on\" in %s:%ui shares the spool "
                       "\"%V\" with another location, but has another "
-                      "\"taptalent_webhook_spool_access\", write the same "
-                      "in both",
-                      conf->file, conf->line, &c->spool.path);
+                      "\"%s\", write the same in both, or another spool",
+                      conf->file, conf->line, &c->spool.path, other);
         return NGX_CONF_ERROR;
     }
+
+    conf->spool->forward = conf->forward;
 
     c->used = 1;
     c->spool.access = conf->access;
@@ -759,7 +898,7 @@ ngx_http_taptalent_use_spool(ngx_conf_t *cf,
 
         path->name.data = p;
         path->name.len = ngx_sprintf(p, "%V/%s%Z", &c->spool.path,
-                                     ngx_http_taptalent_dirs[i])
+                                     ngx_http_taptalent_spool_dirs[i])
                          - p - 1;
         path->data = c;
         path->conf_file = c->file;
@@ -793,6 +932,32 @@ ngx_http_taptalent_use_spool(ngx_conf_t *cf,
 }
 
 
+static ngx_uint_t
+ngx_http_taptalent_same_forward(ngx_http_taptalent_forward_t *one,
+    ngx_http_taptalent_forward_t *two)
+{
+    if (one == NULL || two == NULL) {
+        return one == two;
+    }
+
+    return one->uri->value.len == two->uri->value.len
+           && ngx_strncmp(one->uri->value.data, two->uri->value.data,
+                          one->uri->value.len)
+              == 0
+           && one->conf_ctx->srv_conf == two->conf_ctx->srv_conf
+           && one->concurrency == two->concurrency
+           && one->queue == two->queue
+           && one->retry.initial == two->retry.initial
+           && one->retry.max == two->retry.max
+           && one->retry.max_age == two->retry.max_age
+           && one->retry.permanent->nelts == two->retry.permanent->nelts
+           && ngx_memcmp(one->retry.permanent->elts,
+                         two->retry.permanent->elts,
+                         one->retry.permanent->nelts * sizeof(ngx_uint_t))
+              == 0;
+}
+
+
 static char *
 ngx_http_taptalent_webhook(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
@@ -809,6 +974,7 @@ ngx_http_taptalent_webhook(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     tlcf->file = cf->conf_file->file.name.data;
     tlcf->line = cf->conf_file->line;
+    tlcf->conf_ctx = cf->ctx;
 
     if (ngx_strcmp(value[1].data, "off") == 0) {
         return NGX_CONF_OK;
@@ -834,422 +1000,13 @@ ngx_http_taptalent_webhook(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 }
 
 
-static char *
-ngx_http_taptalent_webhook_https(ngx_conf_t *cf, ngx_command_t *cmd,
-    void *conf)
-{
-    ngx_http_taptalent_loc_conf_t *tlcf = conf;
-
-    ngx_str_t                         *value;
-    ngx_http_compile_complex_value_t   ccv;
-
-    if (tlcf->https != NGX_CONF_UNSET) {
-        return "is duplicate";
-    }
-
-    value = cf->args->elts;
-
-    if (ngx_strcmp(value[1].data, "on") == 0) {
-        tlcf->https = 1;
-        return NGX_CONF_OK;
-    }
-
-    if (ngx_strcmp(value[1].data, "off") == 0) {
-        tlcf->https = 0;
-        return NGX_CONF_OK;
-    }
-
-    if (ngx_http_script_variables_count(&value[1]) == 0) {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "invalid value \"%V\", write \"on\", \"off\" "
-                           "or a variable", &value[1]);
-        return NGX_CONF_ERROR;
-    }
-
-    tlcf->https = 1;
-    tlcf->https_value = ngx_palloc(cf->pool, sizeof(ngx_http_complex_value_t));
-    if (tlcf->https_value == NULL) {
-        return NGX_CONF_ERROR;
-    }
-
-    ngx_memzero(&ccv, sizeof(ngx_http_compile_complex_value_t));
-
-    ccv.cf = cf;
-    ccv.value = &value[1];
-    ccv.complex_value = tlcf->https_value;
-
-    if (ngx_http_compile_complex_value(&ccv) != NGX_OK) {
-        return NGX_CONF_ERROR;
-    }
-
-    return NGX_CONF_OK;
-}
-
-
-static char *
-ngx_http_taptalent_webhook_company_id(ngx_conf_t *cf, ngx_command_t *cmd,
-    void *conf)
-{
-    ngx_http_taptalent_loc_conf_t *tlcf = conf;
-
-    ngx_str_t                         *value;
-    ngx_uint_t                         i;
-    ngx_http_complex_value_t          *cv;
-    ngx_http_compile_complex_value_t   ccv;
-
-    if (tlcf->companies != NGX_CONF_UNSET_PTR) {
-        return "is duplicate";
-    }
-
-    tlcf->companies = ngx_array_create(cf->pool, 4,
-                                       sizeof(ngx_http_complex_value_t));
-    if (tlcf->companies == NULL) {
-        return NGX_CONF_ERROR;
-    }
-
-    tlcf->any_company = 0;
-    tlcf->missing_company = 0;
-
-    value = cf->args->elts;
-
-    for (i = 1; i < cf->args->nelts; i++) {
-
-        if (ngx_strcmp(value[i].data, "any") == 0) {
-            tlcf->any_company = 1;
-            continue;
-        }
-
-        if (ngx_strcmp(value[i].data, "missing=accept") == 0) {
-            tlcf->missing_company = 1;
-            continue;
-        }
-
-        if (ngx_strcmp(value[i].data, "missing=reject") == 0) {
-            tlcf->missing_company = 0;
-            continue;
-        }
-
-        if (value[i].len == 0
-            || ngx_strlchr(value[i].data, value[i].data + value[i].len, '='))
-        {
-            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                               "invalid parameter \"%V\", write a companyId, "
-                               "\"any\", \"missing=accept\" or "
-                               "\"missing=reject\"", &value[i]);
-            return NGX_CONF_ERROR;
-        }
-
-        cv = ngx_array_push(tlcf->companies);
-        if (cv == NULL) {
-            return NGX_CONF_ERROR;
-        }
-
-        ngx_memzero(&ccv, sizeof(ngx_http_compile_complex_value_t));
-
-        ccv.cf = cf;
-        ccv.value = &value[i];
-        ccv.complex_value = cv;
-
-        if (ngx_http_compile_complex_value(&ccv) != NGX_OK) {
-            return NGX_CONF_ERROR;
-        }
-    }
-
-    if (tlcf->any_company == (tlcf->companies->nelts != 0)) {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "\"%V\" needs either companyIds or \"any\"",
-                           &value[0]);
-        return NGX_CONF_ERROR;
-    }
-
-    return NGX_CONF_OK;
-}
-
-
-static char *
-ngx_http_taptalent_webhook_events(ngx_conf_t *cf, ngx_command_t *cmd,
-    void *conf)
-{
-    ngx_http_taptalent_loc_conf_t *tlcf = conf;
-
-    u_char       c;
-    ngx_str_t   *value, *pattern;
-    ngx_uint_t   i, n;
-
-    if (tlcf->events != NGX_CONF_UNSET_PTR) {
-        return "is duplicate";
-    }
-
-    tlcf->events = ngx_array_create(cf->pool, 4, sizeof(ngx_str_t));
-    if (tlcf->events == NULL) {
-        return NGX_CONF_ERROR;
-    }
-
-    value = cf->args->elts;
-
-    for (i = 1; i < cf->args->nelts; i++) {
-
-        for (n = 0; n < value[i].len; n++) {
-            c = value[i].data[n];
-
-            if ((c < 'a' || c > 'z') && (c < 'A' || c > 'Z')
-                && (c < '0' || c > '9')
-                && c != '.' && c != '_' && c != ':' && c != '-' && c != '*')
-            {
-                break;
-            }
-        }
-
-        if (n == 0 || n < value[i].len) {
-            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                               "invalid pattern \"%V\", write the name of "
-                               "an event, with \"*\" for any characters, "
-                               "such as \"resume.*\"", &value[i]);
-            return NGX_CONF_ERROR;
-        }
-
-        pattern = ngx_array_push(tlcf->events);
-        if (pattern == NULL) {
-            return NGX_CONF_ERROR;
-        }
-
-        *pattern = value[i];
-    }
-
-    return NGX_CONF_OK;
-}
-
-
-static char *
-ngx_http_taptalent_webhook_spool(ngx_conf_t *cf, ngx_command_t *cmd,
-    void *conf)
-{
-    ngx_http_taptalent_loc_conf_t *tlcf = conf;
-
-    ngx_str_t                    *value;
-    ngx_uint_t                    i;
-    ngx_http_taptalent_commit_t  *c;
-
-    if (tlcf->commit != NGX_CONF_UNSET_PTR) {
-        return "is duplicate";
-    }
-
-    value = cf->args->elts;
-
-    c = ngx_pcalloc(cf->pool, sizeof(ngx_http_taptalent_commit_t));
-    if (c == NULL) {
-        return NGX_CONF_ERROR;
-    }
-
-    c->file = cf->conf_file->file.name.data;
-    c->line = cf->conf_file->line;
-    c->buffer = 16 * 1024 * 1024;
-    c->min_free = 64 * 1024 * 1024;
-    c->spool.sync = 1;
-    c->spool.path = value[1];
-
-    while (c->spool.path.len
-           && c->spool.path.data[c->spool.path.len - 1] == '/')
-    {
-        c->spool.path.data[--c->spool.path.len] = '\0';
-    }
-
-    if (c->spool.path.len == 0 || c->spool.path.data[0] != '/'
-        || ngx_http_script_variables_count(&c->spool.path))
-    {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "the path \"%V\" of a spool is not absolute, write "
-                           "it from the root and without variables, such as "
-                           "\"/var/spool/taptalent\"", &value[1]);
-        return NGX_CONF_ERROR;
-    }
-
-    for (i = 2; i < cf->args->nelts; i++) {
-        if (ngx_http_taptalent_spool_parameter(cf, c, &value[i])
-            != NGX_CONF_OK)
-        {
-            return NGX_CONF_ERROR;
-        }
-    }
-
-#if (NGX_THREADS)
-
-    if (c->thread_pool == NULL) {
-        c->thread_pool = ngx_thread_pool_add(cf, NULL);
-        if (c->thread_pool == NULL) {
-            return NGX_CONF_ERROR;
-        }
-    }
-
-    c->task = ngx_thread_task_alloc(cf->pool, 0);
-    if (c->task == NULL) {
-        return NGX_CONF_ERROR;
-    }
-
-#endif
-
-    tlcf->commit = ngx_http_taptalent_add_spool(cf, c);
-
-    return tlcf->commit ? NGX_CONF_OK : NGX_CONF_ERROR;
-}
-
-
-static char *
-ngx_http_taptalent_spool_parameter(ngx_conf_t *cf,
-    ngx_http_taptalent_commit_t *c, ngx_str_t *value)
-{
-    ssize_t    size;
-    ngx_str_t  s;
-
-    if (ngx_strncmp(value->data, "threads=", 8) == 0) {
-
-#if (NGX_THREADS)
-
-        s.len = value->len - 8;
-        s.data = value->data + 8;
-
-        if (s.len == 0) {
-            goto invalid;
-        }
-
-        c->thread_pool = ngx_thread_pool_add(cf, &s);
-
-        return c->thread_pool ? NGX_CONF_OK : NGX_CONF_ERROR;
-
-#else
-
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "\"%V\" is unsupported on this platform, nginx "
-                           "is built without threads, leave it out", value);
-        return NGX_CONF_ERROR;
-
-#endif
-    }
-
-    if (ngx_strncmp(value->data, "min_free=", 9) == 0) {
-        s.len = value->len - 9;
-        s.data = value->data + 9;
-
-        c->min_free = ngx_parse_offset(&s);
-
-        if (c->min_free == NGX_ERROR) {
-            goto invalid;
-        }
-
-        return NGX_CONF_OK;
-    }
-
-    if (ngx_strncmp(value->data, "buffer=", 7) == 0) {
-        s.len = value->len - 7;
-        s.data = value->data + 7;
-
-        size = ngx_parse_size(&s);
-
-        if (size == NGX_ERROR || size == 0) {
-            goto invalid;
-        }
-
-        c->buffer = size;
-
-        return NGX_CONF_OK;
-    }
-
-    if (ngx_strcmp(value->data, "sync=on") == 0) {
-        c->spool.sync = 1;
-        return NGX_CONF_OK;
-    }
-
-    if (ngx_strcmp(value->data, "sync=off") == 0) {
-        c->spool.sync = 0;
-        return NGX_CONF_OK;
-    }
-
-invalid:
-
-    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                       "invalid parameter \"%V\", write \"threads=pool\", "
-                       "\"min_free=size\", \"buffer=size\", \"sync=on\" or "
-                       "\"sync=off\"", value);
-    return NGX_CONF_ERROR;
-}
-
-
-/* a path is one spool, wherever it is named */
-
-static ngx_http_taptalent_commit_t *
-ngx_http_taptalent_add_spool(ngx_conf_t *cf, ngx_http_taptalent_commit_t *c)
-{
-    ngx_uint_t                       i, same;
-    ngx_http_taptalent_commit_t    **cp, *old;
-    ngx_http_taptalent_main_conf_t  *tmcf;
-
-    tmcf = ngx_http_conf_get_module_main_conf(cf,
-                                           ngx_http_taptalent_webhook_module);
-
-    cp = tmcf->commits.elts;
-
-    for (i = 0; i < tmcf->commits.nelts; i++) {
-
-        old = cp[i];
-
-        if (old->spool.path.len != c->spool.path.len
-            || ngx_strcmp(old->spool.path.data, c->spool.path.data) != 0)
-        {
-            continue;
-        }
-
-        same = (old->min_free == c->min_free
-                && old->buffer == c->buffer
-                && old->spool.sync == c->spool.sync);
-
-#if (NGX_THREADS)
-        same = same && old->thread_pool == c->thread_pool;
-#endif
-
-        if (same) {
-            return old;
-        }
-
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "the spool \"%V\" has other parameters in %s:%ui, "
-                           "write the same in both",
-                           &c->spool.path, old->file, old->line);
-        return NULL;
-    }
-
-    cp = ngx_array_push(&tmcf->commits);
-    if (cp == NULL) {
-        return NULL;
-    }
-
-    *cp = c;
-
-    return c;
-}
-
-
-static char *
-ngx_http_taptalent_ack_timeout(ngx_conf_t *cf, void *post, void *data)
-{
-    ngx_msec_t  *timeout = data;
-
-    if (*timeout == 0) {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "no event could be stored in time, write a time "
-                           "below the 5s of the sender, such as \"4s\"");
-        return NGX_CONF_ERROR;
-    }
-
-    return NGX_CONF_OK;
-}
-
-
 static ngx_int_t
 ngx_http_taptalent_init(ngx_conf_t *cf)
 {
-    ngx_uint_t                        i;
-    ngx_http_taptalent_commit_t     **c;
-    ngx_http_taptalent_main_conf_t   *tmcf;
+    ngx_uint_t                         i;
+    ngx_http_taptalent_commit_t       *c;
+    ngx_http_taptalent_main_conf_t    *tmcf;
+    ngx_http_taptalent_spool_conf_t  **scp;
 
     ngx_http_taptalent_respond_init();
 
@@ -1262,12 +1019,14 @@ ngx_http_taptalent_init(ngx_conf_t *cf)
     tmcf = ngx_http_conf_get_module_main_conf(cf,
                                            ngx_http_taptalent_webhook_module);
 
-    c = tmcf->commits.elts;
+    scp = tmcf->spools.elts;
 
-    for (i = 0; i < tmcf->commits.nelts; i++) {
-        if (c[i]->used
-            && ngx_http_taptalent_spool_prepare(&c[i]->spool, cf->log)
-               != NGX_OK)
+    for (i = 0; i < tmcf->spools.nelts; i++) {
+
+        c = &scp[i]->commit;
+
+        if (c->used
+            && ngx_http_taptalent_spool_prepare(&c->spool, cf->log) != NGX_OK)
         {
             return NGX_ERROR;
         }
@@ -1280,9 +1039,10 @@ ngx_http_taptalent_init(ngx_conf_t *cf)
 static ngx_int_t
 ngx_http_taptalent_init_process(ngx_cycle_t *cycle)
 {
-    ngx_uint_t                        i;
-    ngx_http_taptalent_commit_t     **c;
-    ngx_http_taptalent_main_conf_t   *tmcf;
+    ngx_uint_t                         i;
+    ngx_http_taptalent_forward_t     **fp;
+    ngx_http_taptalent_main_conf_t    *tmcf;
+    ngx_http_taptalent_spool_conf_t  **scp;
 
     if (ngx_process != NGX_PROCESS_WORKER
         && ngx_process != NGX_PROCESS_SINGLE)
@@ -1301,11 +1061,30 @@ ngx_http_taptalent_init_process(ngx_cycle_t *cycle)
 
     (void) signal(SIGXFSZ, SIG_IGN);
 
-    c = tmcf->commits.elts;
+    scp = tmcf->spools.elts;
 
-    for (i = 0; i < tmcf->commits.nelts; i++) {
-        if (c[i]->used) {
-            ngx_http_taptalent_commit_init(c[i], cycle->log);
+    for (i = 0; i < tmcf->spools.nelts; i++) {
+
+        if (!scp[i]->commit.used) {
+            continue;
+        }
+
+        ngx_http_taptalent_commit_init(&scp[i]->commit, cycle->log);
+
+        if (scp[i]->forward
+            && ngx_http_taptalent_queue_init(&scp[i]->commit, scp[i]->forward,
+                                             cycle)
+               != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+    }
+
+    fp = tmcf->forwards.elts;
+
+    for (i = 0; i < tmcf->forwards.nelts; i++) {
+        if (ngx_http_taptalent_queue_init(NULL, fp[i], cycle) != NGX_OK) {
+            return NGX_ERROR;
         }
     }
 

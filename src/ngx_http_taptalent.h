@@ -13,6 +13,7 @@
 #include <ngx_http.h>
 #include "ngx_http_taptalent_event.h"
 #include "ngx_http_taptalent_commit.h"
+#include "ngx_http_taptalent_queue.h"
 
 
 #define NGX_HTTP_TAPTALENT_OFF        0
@@ -24,7 +25,14 @@
 
 
 typedef struct {
-    ngx_array_t                   commits;   /* of commit_t *, one a spool */
+    ngx_http_taptalent_commit_t   commit;
+    ngx_http_taptalent_forward_t *forward;   /* or NULL */
+} ngx_http_taptalent_spool_conf_t;
+
+
+typedef struct {
+    ngx_array_t                   spools;    /* of spool_conf_t * */
+    ngx_array_t                   forwards;  /* of forward_t *, no spool */
 } ngx_http_taptalent_main_conf_t;
 
 
@@ -32,6 +40,7 @@ typedef struct {
     ngx_uint_t                    mode;      /* not inherited */
     u_char                       *file;      /* where the mode is set */
     ngx_uint_t                    line;
+    ngx_http_conf_ctx_t          *conf_ctx;
 
     ngx_flag_t                    https;
     ngx_http_complex_value_t     *https_value;   /* instead, or NULL */
@@ -42,8 +51,10 @@ typedef struct {
 
     ngx_array_t                  *events;    /* of patterns, ngx_str_t */
 
-    ngx_http_taptalent_commit_t  *commit;
+    ngx_http_taptalent_spool_conf_t  *spool;
     ngx_uint_t                    access;
+    ngx_http_taptalent_forward_t *forward;
+    ngx_http_taptalent_retry_t   *retry;
     ngx_msec_t                    ack_timeout;
     ngx_uint_t                    response;
 } ngx_http_taptalent_loc_conf_t;
@@ -56,6 +67,30 @@ typedef struct {
     ngx_http_taptalent_waiter_t   waiter;
     ngx_str_t                     answer;    /* of a filter, or empty */
 } ngx_http_taptalent_ctx_t;
+
+
+/* conf */
+
+/* the setters, NGX_CONF_ERROR after a line that says what to write */
+
+char *ngx_http_taptalent_webhook_https(ngx_conf_t *cf,
+    ngx_command_t *cmd, void *conf);
+char *ngx_http_taptalent_webhook_company_id(ngx_conf_t *cf,
+    ngx_command_t *cmd, void *conf);
+char *ngx_http_taptalent_webhook_events(ngx_conf_t *cf,
+    ngx_command_t *cmd, void *conf);
+char *ngx_http_taptalent_webhook_spool(ngx_conf_t *cf,
+    ngx_command_t *cmd, void *conf);
+char *ngx_http_taptalent_webhook_forward(ngx_conf_t *cf,
+    ngx_command_t *cmd, void *conf);
+char *ngx_http_taptalent_webhook_retry(ngx_conf_t *cf,
+    ngx_command_t *cmd, void *conf);
+
+/* NULL without memory */
+ngx_http_taptalent_retry_t *ngx_http_taptalent_default_retry(
+    ngx_conf_t *cf);
+char *ngx_http_taptalent_ack_timeout(ngx_conf_t *cf, void *post,
+    void *data);
 
 
 /* verify */

@@ -7,15 +7,72 @@
 #include <ngx_config.h>
 #include <ngx_core.h>
 #include "ngx_http_taptalent_event.h"
+#include "ngx_http_taptalent_json.h"
 
 
 /* The line of an event in the spool, docs/spool.md. */
+
+
+typedef struct {
+    ngx_http_taptalent_event_t   *event;
+    ngx_pool_t                   *pool;
+    u_char                       *line;
+
+    ngx_uint_t                    depth;
+    ngx_str_t                     member;    /* of the line, in "name" */
+    ngx_str_t                     inner;     /* of an object in it */
+    size_t                        value;     /* offset, of the member */
+
+    ngx_str_t                     version;
+    ngx_str_t                     id;
+    ngx_str_t                     received;
+    ngx_str_t                     given_up;
+    ngx_str_t                     raw;
+    ngx_str_t                     payload;
+    ngx_array_t                   headers;
+
+    unsigned                      nomem:1;
+    unsigned                      damaged:1;
+
+    u_char                        name[16];
+
+    ngx_http_taptalent_json_t     json;
+} ngx_http_taptalent_envelope_t;
 
 
 static u_char *ngx_http_taptalent_write_headers(u_char *p,
     ngx_http_taptalent_event_t *ev);
 static u_char *ngx_http_taptalent_write_payload(u_char *p,
     ngx_http_taptalent_event_t *ev);
+
+static int ngx_http_taptalent_envelope_key(void *data, const u_char *p,
+    size_t len);
+static ngx_uint_t ngx_http_taptalent_envelope_name(const u_char *p,
+    size_t len);
+static int ngx_http_taptalent_envelope_string(void *data, const u_char *p,
+    size_t len);
+static int ngx_http_taptalent_envelope_header(
+    ngx_http_taptalent_envelope_t *e, ngx_str_t *value, const u_char *p,
+    size_t len);
+static int ngx_http_taptalent_envelope_number(void *data, const char *p,
+    size_t len);
+static int ngx_http_taptalent_envelope_start(void *data);
+static int ngx_http_taptalent_envelope_end(void *data);
+
+
+static yajl_callbacks  ngx_http_taptalent_envelope_callbacks = {
+    NULL,                                  /* null */
+    NULL,                                  /* boolean */
+    NULL,                                  /* integer, a number below */
+    NULL,                                  /* double, a number below */
+    ngx_http_taptalent_envelope_number,
+    ngx_http_taptalent_envelope_string,
+    ngx_http_taptalent_envelope_start,
+    ngx_http_taptalent_envelope_key,
+    ngx_http_taptalent_envelope_end,
+    ngx_http_taptalent_envelope_start,
+    ngx_http_taptalent_envelope_end
+};
 
 
 size_t
@@ -168,4 +225,364 @@ ngx_http_taptalent_write_payload(u_char *p, ngx_http_taptalent_event_t *ev)
     }
 
     return p;
+}
+
+
+ngx_int_t
+ngx_http_taptalent_event_read(ngx_http_taptalent_event_t *ev,
+    ngx_str_t *received, ngx_str_t *line, ngx_pool_t *pool)
+{
+    time_t                         given_up;
+    ngx_int_t                      rc;
+    ngx_http_taptalent_envelope_t  e;
+
+    ngx_memzero(ev, sizeof(ngx_http_taptalent_event_t));
+    ngx_memzero(&e, offsetof(ngx_http_taptalent_envelope_t, json));
+
+    e.event = ev;
+    e.pool = pool;
+    e.line = line->data;
+
+    if (ngx_array_init(&e.headers, pool, 4,
+                       sizeof(ngx_http_taptalent_header_t))
+        != NGX_OK)
+    {
+        return NGX_ABORT;
+    }
+
+    rc = ngx_http_taptalent_json_parse(&e.json,
+                                       &ngx_http_taptalent_envelope_callbacks,
+                                       &e, line);
+
+    if (rc == NGX_ABORT || e.nomem) {
+        return NGX_ABORT;
+    }
+
+    if (rc != NGX_OK || e.damaged || e.version.len == 0) {
+        return NGX_ERROR;
+    }
+
+    if (e.version.len != 1 || e.version.data[0] != '1') {
+        return NGX_DECLINED;
+    }
+
+    if (!ngx_http_taptalent_event_name(&ev->name)
+        || !ngx_http_taptalent_event_timestamp(ev->timestamp.data,
+                                               ev->timestamp.len, NULL)
+        || !ngx_http_taptalent_event_timestamp(e.received.data,
+                                               e.received.len,
+                                               &ev->received.tv_sec)
+        || e.id.len != NGX_HTTP_TAPTALENT_ID_LEN
+        || e.payload.len == 0)
+    {
+        return NGX_ERROR;
+    }
+
+    if (e.given_up.len) {
+
+        if (!ngx_http_taptalent_event_timestamp(e.given_up.data,
+                                                e.given_up.len, &given_up))
+        {
+            return NGX_ERROR;
+        }
+
+        ev->received.tv_sec = ngx_max(ev->received.tv_sec, given_up);
+    }
+
+    *received = e.received;
+
+    ngx_memcpy(ev->id_text, e.id.data, NGX_HTTP_TAPTALENT_ID_LEN);
+    ev->id.data = ev->id_text;
+    ev->id.len = NGX_HTTP_TAPTALENT_ID_LEN;
+
+    ev->company_id.data = ev->company_text;
+
+    ev->headers = e.headers.elts;
+    ev->nheaders = e.headers.nelts;
+
+    ev->body = e.payload;
+
+    if (e.raw.len) {
+
+        ev->newline = 1;
+
+        ev->body.data = ngx_pnalloc(pool, ngx_base64_decoded_length(e.raw.len));
+        if (ev->body.data == NULL) {
+            return NGX_ABORT;
+        }
+
+        if (ngx_decode_base64(&ev->body, &e.raw) != NGX_OK) {
+            return NGX_ERROR;
+        }
+    }
+
+    return NGX_OK;
+}
+
+
+static int
+ngx_http_taptalent_envelope_key(void *data, const u_char *p, size_t len)
+{
+    ngx_str_t                      *name;
+    ngx_http_taptalent_envelope_t  *e;
+
+    e = data;
+
+    if (e->depth == 1) {
+        e->member.data = e->name;
+        e->member.len = ngx_min(len, sizeof(e->name));
+        ngx_memcpy(e->name, p, e->member.len);
+
+        e->value = yajl_get_bytes_consumed(e->json.yajl);
+        e->payload.len = 0;
+        return 1;
+    }
+
+    if (e->depth != 2) {
+        return 1;
+    }
+
+    if (ngx_http_taptalent_name_is(&e->member, "headers")
+        && !ngx_http_taptalent_envelope_name(p, len))
+    {
+        e->damaged = 1;
+        return 0;
+    }
+
+    name = &e->inner;
+
+    name->len = len;
+    name->data = ngx_pnalloc(e->pool, len + 1);
+
+    if (name->data == NULL) {
+        e->nomem = 1;
+        return 0;
+    }
+
+    ngx_memcpy(name->data, p, len);
+
+    return 1;
+}
+
+
+/* a token (RFC 9110, 5.6.2) in lower case, and one that the spool keeps */
+
+static ngx_uint_t
+ngx_http_taptalent_envelope_name(const u_char *p, size_t len)
+{
+    size_t  i;
+
+    if (len == sizeof("content-type") - 1
+        && ngx_memcmp(p, "content-type", len) == 0)
+    {
+        return 1;
+    }
+
+    if (len <= sizeof("x-webhook-") - 1
+        || ngx_memcmp(p, "x-webhook-", sizeof("x-webhook-") - 1) != 0)
+    {
+        return 0;
+    }
+
+    for (i = sizeof("x-webhook-") - 1; i < len; i++) {
+
+        if (p[i] <= 0x20 || p[i] >= 0x7f || (p[i] >= 'A' && p[i] <= 'Z')
+            || ngx_strchr("\"(),/:;<=>?@[\\]{}", p[i]))
+        {
+            return 0;
+        }
+    }
+
+    return 1;
+}
+
+
+static int
+ngx_http_taptalent_envelope_string(void *data, const u_char *p, size_t len)
+{
+    ngx_str_t                      *value, company;
+    ngx_http_taptalent_header_t    *header;
+    ngx_http_taptalent_envelope_t  *e;
+
+    e = data;
+    value = NULL;
+
+    if (e->depth == 2) {
+
+        if (ngx_http_taptalent_name_is(&e->member, "headers")) {
+
+            header = ngx_array_push(&e->headers);
+            if (header == NULL) {
+                e->nomem = 1;
+                return 0;
+            }
+
+            header->name = e->inner;
+
+            return ngx_http_taptalent_envelope_header(e, &header->value, p,
+                                                      len);
+        }
+
+        if (ngx_http_taptalent_name_is(&e->member, "dead")
+            && ngx_http_taptalent_name_is(&e->inner, "at"))
+        {
+            value = &e->given_up;
+        }
+
+    } else if (e->depth == 1) {
+
+        if (ngx_http_taptalent_name_is(&e->member, "id")) {
+            value = &e->id;
+
+        } else if (ngx_http_taptalent_name_is(&e->member, "received")) {
+            value = &e->received;
+
+        } else if (ngx_http_taptalent_name_is(&e->member, "event")) {
+            value = &e->event->name;
+
+        } else if (ngx_http_taptalent_name_is(&e->member, "timestamp")) {
+            value = &e->event->timestamp;
+
+        } else if (ngx_http_taptalent_name_is(&e->member, "raw")) {
+            value = &e->raw;
+
+        } else if (ngx_http_taptalent_name_is(&e->member, "companyId")) {
+
+            if (!ngx_http_taptalent_event_company(p, len)) {
+                e->damaged = 1;
+                return 0;
+            }
+
+            ngx_memcpy(e->event->company_text, p, len);
+
+            company.len = len;
+            company.data = e->event->company_text;
+            e->event->company_id = company;
+        }
+    }
+
+    if (value == NULL) {
+        return 1;
+    }
+
+    value->len = len;
+    value->data = ngx_pnalloc(e->pool, len + 1);
+
+    if (value->data == NULL) {
+        e->nomem = 1;
+        return 0;
+    }
+
+    ngx_memcpy(value->data, p, len);
+
+    return 1;
+}
+
+
+/* the characters up to U+00FF are the bytes of the header again */
+
+static int
+ngx_http_taptalent_envelope_header(ngx_http_taptalent_envelope_t *e,
+    ngx_str_t *value, const u_char *p, size_t len)
+{
+    u_char        *d;
+    const u_char  *last;
+
+    d = ngx_pnalloc(e->pool, len + 1);
+    if (d == NULL) {
+        e->nomem = 1;
+        return 0;
+    }
+
+    value->data = d;
+    last = p + len;
+
+    while (p < last) {
+
+        if (*p < 0x80) {
+
+            /* these would end the header */
+
+            if (*p == CR || *p == LF || *p == '\0') {
+                e->damaged = 1;
+                return 0;
+            }
+
+            *d++ = *p++;
+            continue;
+        }
+
+        if ((*p != 0xc2 && *p != 0xc3) || last - p < 2) {
+            e->damaged = 1;
+            return 0;
+        }
+
+        *d++ = (u_char) ((p[0] << 6) | (p[1] & 0x3f));
+        p += 2;
+    }
+
+    value->len = d - value->data;
+
+    return 1;
+}
+
+
+static int
+ngx_http_taptalent_envelope_number(void *data, const char *p, size_t len)
+{
+    ngx_http_taptalent_envelope_t *e = data;
+
+    if (e->depth == 1 && ngx_http_taptalent_name_is(&e->member, "v")) {
+        e->version.data = (u_char *) p;
+        e->version.len = len;
+    }
+
+    return 1;
+}
+
+
+static int
+ngx_http_taptalent_envelope_start(void *data)
+{
+    ngx_http_taptalent_envelope_t *e = data;
+
+    /* of the line, and of the payload in it */
+
+    return ++e->depth <= NGX_HTTP_TAPTALENT_MAX_DEPTH + 1;
+}
+
+
+static int
+ngx_http_taptalent_envelope_end(void *data)
+{
+    size_t                         end;
+    ngx_http_taptalent_envelope_t *e = data;
+
+    e->depth--;
+
+    end = yajl_get_bytes_consumed(e->json.yajl);
+
+    if (e->depth == 0) {
+        e->json.end = end;
+
+        /* the payload is all that is between its colon and the last brace */
+
+        if (e->payload.len) {
+            e->payload.len = e->line + end - 1 - e->payload.data;
+        }
+
+        return 1;
+    }
+
+    if (e->depth == 1 && ngx_http_taptalent_name_is(&e->member, "payload")) {
+
+        while (e->line[e->value] != ':') {
+            e->value++;
+        }
+
+        e->payload.data = e->line + e->value + 1;
+        e->payload.len = end - e->value - 1;
+    }
+
+    return 1;
 }

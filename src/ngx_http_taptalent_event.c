@@ -50,6 +50,8 @@ typedef struct {
 } ngx_http_taptalent_parser_t;
 
 
+static ngx_int_t ngx_http_taptalent_days(u_char *p, ngx_int_t *epoch);
+
 static int ngx_http_taptalent_yajl_null(void *data);
 static int ngx_http_taptalent_yajl_boolean(void *data, int value);
 static int ngx_http_taptalent_yajl_number(void *data, const char *p,
@@ -105,7 +107,7 @@ static ngx_http_taptalent_member_t  ngx_http_taptalent_members[] = {
       "the member \"companyId\" is missing",
       "the member \"companyId\" must appear once",
       "the member \"companyId\" must be a string of 1 to 256 bytes "
-      "or an integer" },
+      "without control characters, or an integer" },
 
     { ngx_string("data"),
       "the member \"data\" is missing",
@@ -163,6 +165,27 @@ ngx_http_taptalent_event_name(ngx_str_t *name)
 }
 
 
+/* a variable with a line feed in it would make a header of its own */
+
+ngx_uint_t
+ngx_http_taptalent_event_company(const u_char *p, size_t len)
+{
+    size_t  i;
+
+    if (len == 0 || len > NGX_HTTP_TAPTALENT_MAX_COMPANY_ID) {
+        return 0;
+    }
+
+    for (i = 0; i < len; i++) {
+        if (p[i] < 0x20 || p[i] == 0x7f) {
+            return 0;
+        }
+    }
+
+    return 1;
+}
+
+
 /* the patterns are the operator's, so that backtracking needs no bound */
 
 ngx_uint_t
@@ -208,14 +231,11 @@ ngx_http_taptalent_event_match(ngx_str_t *pattern, ngx_str_t *text)
 
 
 ngx_uint_t
-ngx_http_taptalent_event_timestamp(u_char *p, size_t len)
+ngx_http_taptalent_event_timestamp(u_char *p, size_t len, time_t *sec)
 {
-    u_char               *last;
-    ngx_int_t             year, month, day, n;
-
-    static const ngx_int_t  days[] = {
-        31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31
-    };
+    u_char     *last;
+    time_t      t;
+    ngx_int_t   days, hour, min, n;
 
     /* "2024-01-20T14:45:00Z" */
 
@@ -225,45 +245,20 @@ ngx_http_taptalent_event_timestamp(u_char *p, size_t len)
 
     last = p + len;
 
-    year = ngx_atoi(p, 4);
-    month = ngx_atoi(p + 5, 2);
-    day = ngx_atoi(p + 8, 2);
-
-    if (year == NGX_ERROR || p[4] != '-' || p[7] != '-'
-        || month < 1 || month > 12)
-    {
-        return 0;
-    }
-
-    n = days[month - 1];
-
-    if (month == 2
-        && year % 4 == 0 && (year % 100 != 0 || year % 400 == 0))
-    {
-        n++;
-    }
-
-    if (day < 1 || day > n || (p[10] != 'T' && p[10] != 't')) {
-        return 0;
-    }
-
-    n = ngx_atoi(p + 11, 2);
-
-    if (n == NGX_ERROR || n > 23 || p[13] != ':') {
-        return 0;
-    }
-
-    n = ngx_atoi(p + 14, 2);
-
-    if (n == NGX_ERROR || n > 59 || p[16] != ':') {
-        return 0;
-    }
-
+    hour = ngx_atoi(p + 11, 2);
+    min = ngx_atoi(p + 14, 2);
     n = ngx_atoi(p + 17, 2);
 
-    if (n == NGX_ERROR || n > 60) {
+    if (ngx_http_taptalent_days(p, &days) != NGX_OK
+        || (p[10] != 'T' && p[10] != 't')
+        || hour == NGX_ERROR || hour > 23 || p[13] != ':'
+        || min == NGX_ERROR || min > 59 || p[16] != ':'
+        || n == NGX_ERROR || n > 60)
+    {
         return 0;
     }
+
+    t = (time_t) days * 86400 + hour * 3600 + min * 60 + n;
 
     p += sizeof("2024-01-20T14:45:00") - 1;
 
@@ -279,25 +274,76 @@ ngx_http_taptalent_event_timestamp(u_char *p, size_t len)
         }
     }
 
-    if (last - p == 1) {
-        return *p == 'Z' || *p == 'z';
-    }
+    if (last - p == 6 && (*p == '+' || *p == '-') && p[3] == ':') {
 
-    /* "+hh:mm" */
+        /* "+hh:mm" */
 
-    if (last - p != 6 || (*p != '+' && *p != '-') || p[3] != ':') {
+        hour = ngx_atoi(p + 1, 2);
+        min = ngx_atoi(p + 4, 2);
+
+        if (hour == NGX_ERROR || hour > 23 || min == NGX_ERROR || min > 59) {
+            return 0;
+        }
+
+        n = hour * 3600 + min * 60;
+        t -= (*p == '+') ? n : -n;
+
+    } else if (last - p != 1 || (*p != 'Z' && *p != 'z')) {
         return 0;
     }
 
-    n = ngx_atoi(p + 1, 2);
-
-    if (n == NGX_ERROR || n > 23) {
-        return 0;
+    if (sec) {
+        *sec = t;
     }
 
-    n = ngx_atoi(p + 4, 2);
+    return 1;
+}
 
-    return n != NGX_ERROR && n <= 59;
+
+/* "2024-01-20" to days since the epoch; NGX_ERROR if there is no such day */
+
+static ngx_int_t
+ngx_http_taptalent_days(u_char *p, ngx_int_t *epoch)
+{
+    ngx_int_t  year, month, day, n;
+
+    static ngx_int_t  days[] = {
+        31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31
+    };
+
+    year = ngx_atoi(p, 4);
+    month = ngx_atoi(p + 5, 2);
+    day = ngx_atoi(p + 8, 2);
+
+    if (year == NGX_ERROR || p[4] != '-' || p[7] != '-'
+        || month < 1 || month > 12)
+    {
+        return NGX_ERROR;
+    }
+
+    n = days[month - 1];
+
+    if (month == 2
+        && year % 4 == 0 && (year % 100 != 0 || year % 400 == 0))
+    {
+        n++;
+    }
+
+    if (day < 1 || day > n) {
+        return NGX_ERROR;
+    }
+
+    /* Gauss' formula, with the year from March on, as ngx_parse_http_time() */
+
+    if (month <= 2) {
+        month += 12;
+        year--;
+    }
+
+    *epoch = 365 * year + year / 4 - year / 100 + year / 400
+             + (153 * (month - 3) + 2) / 5 + day - 1 - 719468;
+
+    return NGX_OK;
 }
 
 
@@ -560,7 +606,7 @@ ngx_http_taptalent_value(ngx_http_taptalent_parser_t *p,
     case ngx_http_taptalent_member_timestamp:
 
         if (type == ngx_http_taptalent_type_string
-            && ngx_http_taptalent_event_timestamp((u_char *) text, len))
+            && ngx_http_taptalent_event_timestamp((u_char *) text, len, NULL))
         {
             rc = NGX_OK;
         }
@@ -605,7 +651,7 @@ ngx_http_taptalent_company_string(ngx_http_taptalent_parser_t *p,
     u_char                      *start, *last;
     ngx_http_taptalent_event_t  *ev;
 
-    if (len == 0 || len > NGX_HTTP_TAPTALENT_MAX_COMPANY_ID) {
+    if (!ngx_http_taptalent_event_company(text, len)) {
         return NGX_ERROR;
     }
 

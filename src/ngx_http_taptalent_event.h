@@ -80,6 +80,11 @@ typedef struct {
 } ngx_http_taptalent_event_t;
 
 
+#define ngx_http_taptalent_name_is(name, s)                                   \
+    ((name)->len == sizeof(s) - 1                                             \
+     && ngx_strncmp((name)->data, s, sizeof(s) - 1) == 0)
+
+
 /*
  * RFC 9110, 8.3.1, says what a media type is; true for application/json with
  * or without parameters.
@@ -89,8 +94,15 @@ ngx_uint_t ngx_http_taptalent_event_media_type(ngx_str_t *type);
 /* true for 1 to 128 characters out of A-Z a-z 0-9 . _ : - */
 ngx_uint_t ngx_http_taptalent_event_name(ngx_str_t *name);
 
-/* true for a date-time of RFC 3339, 5.6, of a day that exists */
-ngx_uint_t ngx_http_taptalent_event_timestamp(u_char *p, size_t len);
+/* true for 1 to 256 bytes without control characters */
+ngx_uint_t ngx_http_taptalent_event_company(const u_char *p, size_t len);
+
+/*
+ * True for a date-time of RFC 3339, 5.6, of a day that exists.  If "sec" is
+ * not NULL it is set to the seconds since the epoch, without the fraction.
+ */
+ngx_uint_t ngx_http_taptalent_event_timestamp(u_char *p, size_t len,
+    time_t *sec);
 
 /* true if the text matches the pattern, where "*" stands for any characters */
 ngx_uint_t ngx_http_taptalent_event_match(ngx_str_t *pattern,
@@ -121,6 +133,16 @@ size_t ngx_http_taptalent_event_len(ngx_http_taptalent_event_t *ev);
  */
 u_char *ngx_http_taptalent_event_write(ngx_http_taptalent_event_t *ev,
     u_char *p);
+
+/*
+ * Reads a line back, with or without its LF.  What the event and "received"
+ * point to is in the line or in the pool; ev->received is to the second, or
+ * when the event was given up, whichever is later.  NGX_DECLINED for a version
+ * that is not known, NGX_ERROR if this is no line of a spool, NGX_ABORT
+ * without memory.
+ */
+ngx_int_t ngx_http_taptalent_event_read(ngx_http_taptalent_event_t *ev,
+    ngx_str_t *received, ngx_str_t *line, ngx_pool_t *pool);
 
 
 #endif /* _NGX_HTTP_TAPTALENT_EVENT_H_INCLUDED_ */

@@ -29,6 +29,13 @@
 #define NGX_HTTP_TAPTALENT_TRIES  16
 
 
+/* the last one is the spool itself */
+
+const char  *ngx_http_taptalent_spool_dirs[] = {
+    "tmp", "new", "dead", "corrupt", ""
+};
+
+
 static ngx_int_t ngx_http_taptalent_spool_check(
     ngx_http_taptalent_spool_t *spool, ngx_log_t *log);
 static ngx_int_t ngx_http_taptalent_spool_make(
@@ -37,6 +44,8 @@ static ngx_int_t ngx_http_taptalent_spool_make(
 static ngx_int_t ngx_http_taptalent_spool_open_dirs(
     ngx_http_taptalent_spool_t *spool,
     ngx_http_taptalent_spool_error_t *error);
+static void ngx_http_taptalent_spool_close_dirs(
+    ngx_http_taptalent_spool_t *spool);
 static void ngx_http_taptalent_spool_permit(ngx_fd_t fd, ngx_uint_t access);
 static ngx_int_t ngx_http_taptalent_spool_lock(
     ngx_http_taptalent_spool_t *spool,
@@ -47,21 +56,15 @@ static ngx_fd_t ngx_http_taptalent_spool_dead(
     ngx_http_taptalent_spool_t *spool, u_char *start);
 static u_char *ngx_http_taptalent_spool_start(u_char *name);
 
-static ngx_int_t ngx_http_taptalent_spool_sync(
-    ngx_http_taptalent_spool_t *spool,
-    ngx_http_taptalent_spool_error_t *error);
 static void ngx_http_taptalent_spool_name(ngx_http_taptalent_spool_t *spool,
     ngx_http_taptalent_group_t *group, uint32_t crc, u_char *name);
+static ngx_int_t ngx_http_taptalent_spool_create(
+    ngx_http_taptalent_spool_t *spool, ngx_http_taptalent_group_t *group,
+    uint32_t crc, u_char *name, ngx_http_taptalent_spool_error_t *error);
 static ngx_int_t ngx_http_taptalent_spool_write(
     ngx_http_taptalent_spool_t *spool, ngx_fd_t fd,
     ngx_http_taptalent_group_t *group,
     ngx_http_taptalent_spool_error_t *error);
-static ngx_int_t ngx_http_taptalent_spool_rename(
-    ngx_http_taptalent_spool_t *spool, u_char *from, u_char *to,
-    ngx_http_taptalent_spool_error_t *error);
-static ngx_int_t ngx_http_taptalent_spool_failed(
-    ngx_http_taptalent_spool_error_t *error, ngx_err_t err, const char *call,
-    const char *dir);
 
 
 ngx_int_t
@@ -221,25 +224,20 @@ ngx_int_t
 ngx_http_taptalent_spool_open(ngx_http_taptalent_spool_t *spool,
     ngx_log_t *log, ngx_http_taptalent_spool_error_t *error)
 {
+    ngx_uint_t  i;
+
     if (spool->opened) {
         return NGX_OK;
     }
 
-    spool->tmp = NGX_INVALID_FILE;
-    spool->new = NGX_INVALID_FILE;
-    spool->lock = NGX_INVALID_FILE;
+    for (i = 0; i < NGX_HTTP_TAPTALENT_DIRS; i++) {
+        spool->fd[i] = NGX_INVALID_FILE;
+    }
 
     if (ngx_http_taptalent_spool_open_dirs(spool, error) != NGX_OK
         || ngx_http_taptalent_spool_lock(spool, error) != NGX_OK)
     {
-        if (spool->tmp != NGX_INVALID_FILE) {
-            (void) ngx_close_file(spool->tmp);
-        }
-
-        if (spool->new != NGX_INVALID_FILE) {
-            (void) ngx_close_file(spool->new);
-        }
-
+        ngx_http_taptalent_spool_close_dirs(spool);
         return NGX_ERROR;
     }
 
@@ -266,12 +264,14 @@ ngx_http_taptalent_spool_open_dirs(ngx_http_taptalent_spool_t *spool,
               O_RDONLY|O_DIRECTORY|O_NOFOLLOW|O_CLOEXEC);
 
     if (fd == NGX_INVALID_FILE) {
-        return ngx_http_taptalent_spool_failed(error, ngx_errno, "open()", "");
+        return ngx_http_taptalent_spool_failed(error, ngx_errno, "open()",
+                                               NGX_HTTP_TAPTALENT_DIRS);
     }
 
     if (spool->sync && fsync(fd) == -1) {
         (void) ngx_http_taptalent_spool_failed(error, ngx_errno,
-                                               "fsync()", "");
+                                               "fsync()",
+                                               NGX_HTTP_TAPTALENT_DIRS);
         (void) ngx_close_file(fd);
         return NGX_ERROR;
     }
@@ -286,23 +286,29 @@ ngx_http_taptalent_spool_open_dirs(ngx_http_taptalent_spool_t *spool,
 
         if (fd == NGX_INVALID_FILE) {
             return ngx_http_taptalent_spool_failed(error, ngx_errno, "open()",
-                                             name + spool->path.len + 1);
+                                                   i);
         }
+
+        spool->fd[i] = fd;
 
         ngx_http_taptalent_spool_permit(fd, spool->access);
-
-        if (i == NGX_HTTP_TAPTALENT_TMP) {
-            spool->tmp = fd;
-
-        } else if (i == NGX_HTTP_TAPTALENT_NEW) {
-            spool->new = fd;
-
-        } else {
-            (void) ngx_close_file(fd);
-        }
     }
 
     return NGX_OK;
+}
+
+
+static void
+ngx_http_taptalent_spool_close_dirs(ngx_http_taptalent_spool_t *spool)
+{
+    ngx_uint_t  i;
+
+    for (i = 0; i < NGX_HTTP_TAPTALENT_DIRS; i++) {
+        if (spool->fd[i] != NGX_INVALID_FILE) {
+            (void) ngx_close_file(spool->fd[i]);
+            spool->fd[i] = NGX_INVALID_FILE;
+        }
+    }
 }
 
 
@@ -356,13 +362,13 @@ ngx_http_taptalent_spool_lock(ngx_http_taptalent_spool_t *spool,
 
         if (RAND_bytes(random, sizeof(random)) != 1) {
             return ngx_http_taptalent_spool_failed(error, 0, "RAND_bytes()",
-                                                   "tmp");
+                                                   NGX_HTTP_TAPTALENT_TMP);
         }
 
         *ngx_hex_dump(spool->start, random, sizeof(random)) = '\0';
         ngx_sprintf(name, "%s.lock%Z", spool->start);
 
-        fd = openat(spool->tmp, (char *) name,
+        fd = openat(spool->fd[NGX_HTTP_TAPTALENT_TMP], (char *) name,
                     O_RDWR|O_CREAT|O_EXCL|O_NOFOLLOW|O_CLOEXEC, 0600);
 
         if (fd == NGX_INVALID_FILE) {
@@ -372,7 +378,8 @@ ngx_http_taptalent_spool_lock(ngx_http_taptalent_spool_t *spool,
             }
 
             return ngx_http_taptalent_spool_failed(error, ngx_errno,
-                                                   "openat()", "tmp");
+                                                   "openat()",
+                                                   NGX_HTTP_TAPTALENT_TMP);
         }
 
         if (flock(fd, LOCK_EX|LOCK_NB) == 0
@@ -384,7 +391,7 @@ ngx_http_taptalent_spool_lock(ngx_http_taptalent_spool_t *spool,
         }
 
         (void) ngx_http_taptalent_spool_failed(error, ngx_errno, "flock()",
-                                               "tmp");
+                                               NGX_HTTP_TAPTALENT_TMP);
         (void) ngx_close_file(fd);
     }
 
@@ -408,7 +415,8 @@ ngx_http_taptalent_spool_recover(ngx_http_taptalent_spool_t *spool,
     ngx_uint_t      removed;
     struct dirent  *de;
 
-    fd = openat(spool->tmp, ".", O_RDONLY|O_DIRECTORY|O_CLOEXEC);
+    fd = openat(spool->fd[NGX_HTTP_TAPTALENT_TMP], ".",
+                O_RDONLY|O_DIRECTORY|O_CLOEXEC);
 
     dir = (fd == NGX_INVALID_FILE) ? NULL : fdopendir(fd);
 
@@ -443,7 +451,7 @@ ngx_http_taptalent_spool_recover(ngx_http_taptalent_spool_t *spool,
             continue;
         }
 
-        if (unlinkat(spool->tmp, de->d_name, 0) == 0) {
+        if (unlinkat(spool->fd[NGX_HTTP_TAPTALENT_TMP], de->d_name, 0) == 0) {
             removed += (start != name);
         }
 
@@ -519,7 +527,7 @@ ngx_http_taptalent_spool_dead(ngx_http_taptalent_spool_t *spool,
     ngx_sprintf(name, "%*s.lock%Z",
                 (size_t) NGX_HTTP_TAPTALENT_START_LEN, start);
 
-    fd = openat(spool->tmp, (char *) name,
+    fd = openat(spool->fd[NGX_HTTP_TAPTALENT_TMP], (char *) name,
                 O_RDWR|O_NONBLOCK|O_NOFOLLOW|O_CLOEXEC);
 
     if (fd == NGX_INVALID_FILE) {
@@ -546,11 +554,11 @@ ngx_http_taptalent_spool_close(ngx_http_taptalent_spool_t *spool)
 
     ngx_sprintf(name, "%s.lock%Z", spool->start);
 
-    (void) unlinkat(spool->tmp, (char *) name, 0);
+    (void) unlinkat(spool->fd[NGX_HTTP_TAPTALENT_TMP], (char *) name, 0);
 
     (void) ngx_close_file(spool->lock);
-    (void) ngx_close_file(spool->tmp);
-    (void) ngx_close_file(spool->new);
+
+    ngx_http_taptalent_spool_close_dirs(spool);
 
     spool->opened = 0;
 }
@@ -564,17 +572,118 @@ ngx_http_taptalent_spool_commit(ngx_http_taptalent_spool_t *spool,
     u_char      from[NGX_HTTP_TAPTALENT_NAME_LEN];
     u_char      to[NGX_HTTP_TAPTALENT_NAME_LEN];
     uint32_t    crc;
-    ngx_fd_t    fd;
     ngx_int_t   rc;
     ngx_uint_t  i;
 
     crc = ngx_crc32_long(group->data, group->len);
 
+    if (ngx_http_taptalent_spool_create(spool, group, crc, from, error)
+        != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    ngx_memcpy(to, from, sizeof(from));
+
+    rc = NGX_ERROR;
+
     for (i = 0; i < NGX_HTTP_TAPTALENT_TRIES; i++) {
 
-        ngx_http_taptalent_spool_name(spool, group, crc, from);
+        rc = ngx_http_taptalent_spool_rename(spool, NGX_HTTP_TAPTALENT_TMP,
+                                             from, NGX_HTTP_TAPTALENT_NEW, to,
+                                             error);
 
-        fd = openat(spool->tmp, (char *) from,
+        if (rc == NGX_OK || error->err != NGX_EEXIST) {
+            break;
+        }
+
+        ngx_http_taptalent_spool_name(spool, group, crc, to);
+    }
+
+    if (rc != NGX_OK) {
+        (void) unlinkat(spool->fd[NGX_HTTP_TAPTALENT_TMP], (char *) from, 0);
+        return NGX_ERROR;
+    }
+
+    /* the name is there: from here on an error leaves the file */
+
+    return ngx_http_taptalent_spool_sync(spool, NGX_HTTP_TAPTALENT_NEW,
+                                         error);
+}
+
+
+ngx_int_t
+ngx_http_taptalent_spool_bury(ngx_http_taptalent_spool_t *spool,
+    ngx_http_taptalent_group_t *group, u_char *source, ngx_uint_t line,
+    ngx_http_taptalent_spool_error_t *error)
+{
+    u_char     *p, *last;
+    u_char      from[NGX_HTTP_TAPTALENT_NAME_LEN];
+    u_char      to[NAME_MAX + 1];
+    uint32_t    crc;
+    ngx_uint_t  n;
+
+    crc = ngx_crc32_long(group->data, group->len);
+
+    /* "<time>-<start>-<sequence>" of the source, what comes after is ours */
+
+    last = source + ngx_strlen(source);
+    n = 0;
+
+    for (p = source; p < last; p++) {
+        if (*p == '-' && ++n == 3) {
+            last = p;
+        }
+    }
+
+    last = ngx_min(last, source + NAME_MAX - 2 * NGX_INT_T_LEN - 32);
+
+    ngx_sprintf(to, "%*s.%ui-1-%08xD.ndjson%Z", (size_t) (last - source),
+                source, line, crc);
+
+    if (ngx_http_taptalent_spool_create(spool, group, crc, from, error)
+        != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    if (ngx_http_taptalent_spool_rename(spool, NGX_HTTP_TAPTALENT_TMP, from,
+                                        NGX_HTTP_TAPTALENT_DEAD, to, error)
+        != NGX_OK)
+    {
+        (void) unlinkat(spool->fd[NGX_HTTP_TAPTALENT_TMP], (char *) from, 0);
+
+        /* of these bytes and this name there is one already */
+
+        if (error->err != NGX_EEXIST) {
+            return NGX_ERROR;
+        }
+    }
+
+    return ngx_http_taptalent_spool_sync(spool, NGX_HTTP_TAPTALENT_DEAD,
+                                         error);
+}
+
+
+/* a whole and durable file in tmp/; after an error there is none */
+
+static ngx_int_t
+ngx_http_taptalent_spool_create(ngx_http_taptalent_spool_t *spool,
+    ngx_http_taptalent_group_t *group, uint32_t crc, u_char *name,
+    ngx_http_taptalent_spool_error_t *error)
+{
+    ngx_fd_t    tmp, fd;
+    ngx_int_t   rc;
+    ngx_uint_t  i;
+
+    tmp = spool->fd[NGX_HTTP_TAPTALENT_TMP];
+    fd = NGX_INVALID_FILE;
+
+    for (i = 0; i < NGX_HTTP_TAPTALENT_TRIES; i++) {
+
+        ngx_http_taptalent_spool_name(spool, group, crc, name);
+
+        fd = openat(tmp, (char *) name,
                     O_WRONLY|O_CREAT|O_EXCL|O_NOFOLLOW|O_CLOEXEC, 0600);
 
         if (fd != NGX_INVALID_FILE || ngx_errno != NGX_EEXIST) {
@@ -584,39 +693,21 @@ ngx_http_taptalent_spool_commit(ngx_http_taptalent_spool_t *spool,
 
     if (fd == NGX_INVALID_FILE) {
         return ngx_http_taptalent_spool_failed(error, ngx_errno, "openat()",
-                                               "tmp");
+                                               NGX_HTTP_TAPTALENT_TMP);
     }
 
     rc = ngx_http_taptalent_spool_write(spool, fd, group, error);
 
     if (ngx_close_file(fd) == NGX_FILE_ERROR && rc == NGX_OK) {
         rc = ngx_http_taptalent_spool_failed(error, ngx_errno, "close()",
-                                             "tmp");
-    }
-
-    if (rc == NGX_OK) {
-        ngx_memcpy(to, from, sizeof(from));
-
-        for (i = 0; i < NGX_HTTP_TAPTALENT_TRIES; i++) {
-
-            rc = ngx_http_taptalent_spool_rename(spool, from, to, error);
-
-            if (rc == NGX_OK || error->err != NGX_EEXIST) {
-                break;
-            }
-
-            ngx_http_taptalent_spool_name(spool, group, crc, to);
-        }
+                                             NGX_HTTP_TAPTALENT_TMP);
     }
 
     if (rc != NGX_OK) {
-        (void) unlinkat(spool->tmp, (char *) from, 0);
-        return NGX_ERROR;
+        (void) unlinkat(tmp, (char *) name, 0);
     }
 
-    /* the name is there: from here on an error leaves the file */
-
-    return ngx_http_taptalent_spool_sync(spool, error);
+    return rc;
 }
 
 
@@ -627,9 +718,9 @@ ngx_http_taptalent_spool_commit(ngx_http_taptalent_spool_t *spool,
  * returns EIO then.
  */
 
-static ngx_int_t
+ngx_int_t
 ngx_http_taptalent_spool_sync(ngx_http_taptalent_spool_t *spool,
-    ngx_http_taptalent_spool_error_t *error)
+    ngx_http_taptalent_dir_e dir, ngx_http_taptalent_spool_error_t *error)
 {
     ngx_file_info_t  fi;
 
@@ -637,14 +728,14 @@ ngx_http_taptalent_spool_sync(ngx_http_taptalent_spool_t *spool,
         return NGX_OK;
     }
 
-    if (fsync(spool->new) == -1) {
+    if (fsync(spool->fd[dir]) == -1) {
         return ngx_http_taptalent_spool_failed(error, ngx_errno, "fsync()",
-                                               "new");
+                                               dir);
     }
 
-    if (ngx_fd_info(spool->new, &fi) == NGX_FILE_ERROR) {
+    if (ngx_fd_info(spool->fd[dir], &fi) == NGX_FILE_ERROR) {
         return ngx_http_taptalent_spool_failed(error, ngx_errno, "fstat()",
-                                               "new");
+                                               dir);
     }
 
     return NGX_OK;
@@ -669,7 +760,9 @@ ngx_http_taptalent_spool_name(ngx_http_taptalent_spool_t *spool,
                 tm.ngx_tm_year, tm.ngx_tm_mon, tm.ngx_tm_mday,
                 tm.ngx_tm_hour, tm.ngx_tm_min, tm.ngx_tm_sec,
                 (ngx_uint_t) ts.tv_nsec / 1000000,
-                spool->start, ++spool->sequence, group->events, crc);
+                spool->start,
+                (uint64_t) ngx_atomic_fetch_add(&spool->sequence, 1) + 1,
+                group->events, crc);
 }
 
 
@@ -687,7 +780,7 @@ ngx_http_taptalent_spool_write(ngx_http_taptalent_spool_t *spool,
         && fchmod(fd, spool->access) == -1)
     {
         return ngx_http_taptalent_spool_failed(error, ngx_errno, "fchmod()",
-                                               "tmp");
+                                               NGX_HTTP_TAPTALENT_TMP);
     }
 
     p = group->data;
@@ -704,12 +797,14 @@ ngx_http_taptalent_spool_write(ngx_http_taptalent_spool_t *spool,
             }
 
             return ngx_http_taptalent_spool_failed(error, ngx_errno,
-                                                   "write()", "tmp");
+                                                   "write()",
+                                                   NGX_HTTP_TAPTALENT_TMP);
         }
 
         if (n == 0) {
             return ngx_http_taptalent_spool_failed(error, NGX_ENOSPC,
-                                                   "write()", "tmp");
+                                                   "write()",
+                                                   NGX_HTTP_TAPTALENT_TMP);
         }
 
         p += n;
@@ -717,21 +812,28 @@ ngx_http_taptalent_spool_write(ngx_http_taptalent_spool_t *spool,
 
     if (spool->sync && fdatasync(fd) == -1) {
         return ngx_http_taptalent_spool_failed(error, ngx_errno,
-                                               "fdatasync()", "tmp");
+                                               "fdatasync()",
+                                               NGX_HTTP_TAPTALENT_TMP);
     }
 
     return NGX_OK;
 }
 
 
-static ngx_int_t
+ngx_int_t
 ngx_http_taptalent_spool_rename(ngx_http_taptalent_spool_t *spool,
-    u_char *from, u_char *to, ngx_http_taptalent_spool_error_t *error)
+    ngx_http_taptalent_dir_e source, u_char *from,
+    ngx_http_taptalent_dir_e dir, u_char *to,
+    ngx_http_taptalent_spool_error_t *error)
 {
+    ngx_fd_t  old, fd;
+
+    old = spool->fd[source];
+    fd = spool->fd[dir];
+
 #if (NGX_HTTP_TAPTALENT_HAVE_RENAMEAT2)
 
-    if (renameat2(spool->tmp, (char *) from, spool->new, (char *) to,
-                  RENAME_NOREPLACE)
+    if (renameat2(old, (char *) from, fd, (char *) to, RENAME_NOREPLACE)
         == 0)
     {
         return NGX_OK;
@@ -741,19 +843,19 @@ ngx_http_taptalent_spool_rename(ngx_http_taptalent_spool_t *spool,
 
     if (ngx_errno != NGX_ENOSYS && ngx_errno != NGX_EINVAL) {
         return ngx_http_taptalent_spool_failed(error, ngx_errno,
-                                               "renameat2()", "new");
+                                               "renameat2()", dir);
     }
 
 #endif
 
-    if (linkat(spool->tmp, (char *) from, spool->new, (char *) to, 0) == -1) {
+    if (linkat(old, (char *) from, fd, (char *) to, 0) == -1) {
         return ngx_http_taptalent_spool_failed(error, ngx_errno, "linkat()",
-                                               "new");
+                                               dir);
     }
 
     /* a second name in tmp/ does no harm, recovery will remove it */
 
-    (void) unlinkat(spool->tmp, (char *) from, 0);
+    (void) unlinkat(old, (char *) from, 0);
 
     return NGX_OK;
 }
@@ -765,7 +867,7 @@ ngx_http_taptalent_spool_free(ngx_http_taptalent_spool_t *spool,
 {
     struct statvfs  st;
 
-    if (fstatvfs(spool->new, &st) == -1) {
+    if (fstatvfs(spool->fd[NGX_HTTP_TAPTALENT_NEW], &st) == -1) {
         return NGX_ERROR;
     }
 
@@ -776,13 +878,13 @@ ngx_http_taptalent_spool_free(ngx_http_taptalent_spool_t *spool,
 }
 
 
-static ngx_int_t
+ngx_int_t
 ngx_http_taptalent_spool_failed(ngx_http_taptalent_spool_error_t *error,
-    ngx_err_t err, const char *call, const char *dir)
+    ngx_err_t err, const char *call, ngx_uint_t dir)
 {
     error->err = err;
     error->call = call;
-    error->dir = dir;
+    error->dir = ngx_http_taptalent_spool_dirs[dir];
 
     return NGX_ERROR;
 }

@@ -37,6 +37,10 @@ typedef enum {
 } ngx_http_taptalent_dir_e;
 
 
+/* the names of the directories, and of the spool's own, which is "" */
+extern const char  *ngx_http_taptalent_spool_dirs[];
+
+
 typedef struct {
     /* the configuration */
 
@@ -48,11 +52,10 @@ typedef struct {
     /* of this start of a worker, set by ngx_http_taptalent_spool_open() */
 
     unsigned          opened:1;
-    ngx_fd_t          tmp;
-    ngx_fd_t          new;
+    ngx_fd_t          fd[NGX_HTTP_TAPTALENT_DIRS];
     ngx_fd_t          lock;        /* of a file in tmp/, while we live */
     u_char            start[NGX_HTTP_TAPTALENT_START_LEN + 1];
-    uint64_t          sequence;
+    ngx_atomic_t      sequence;    /* two threads may want the next one */
 } ngx_http_taptalent_spool_t;
 
 
@@ -104,11 +107,107 @@ ngx_int_t ngx_http_taptalent_spool_commit(ngx_http_taptalent_spool_t *spool,
     ngx_http_taptalent_spool_error_t *error);
 
 /*
+ * Makes the group, which is one event, a durable file in dead/, with a name
+ * after the file and the line that it comes from.  The rest as above.
+ */
+ngx_int_t ngx_http_taptalent_spool_bury(ngx_http_taptalent_spool_t *spool,
+    ngx_http_taptalent_group_t *group, u_char *source, ngx_uint_t line,
+    ngx_http_taptalent_spool_error_t *error);
+
+/*
  * Sets *bytes and *inodes to what a user has left in the filesystem;
  * filesystems without a number of inodes have as many as there can be.
  */
 ngx_int_t ngx_http_taptalent_spool_free(ngx_http_taptalent_spool_t *spool,
     off_t *bytes, uint64_t *inodes);
+
+
+/* a rename from one directory to another that replaces nothing */
+ngx_int_t ngx_http_taptalent_spool_rename(ngx_http_taptalent_spool_t *spool,
+    ngx_http_taptalent_dir_e source, u_char *from,
+    ngx_http_taptalent_dir_e dir, u_char *to,
+    ngx_http_taptalent_spool_error_t *error);
+
+/* makes the names in a directory durable, unless the spool has sync=off */
+ngx_int_t ngx_http_taptalent_spool_sync(ngx_http_taptalent_spool_t *spool,
+    ngx_http_taptalent_dir_e dir, ngx_http_taptalent_spool_error_t *error);
+
+/* sets *error, and returns NGX_ERROR; for the spool's own files */
+ngx_int_t ngx_http_taptalent_spool_failed(
+    ngx_http_taptalent_spool_error_t *error, ngx_err_t err, const char *call,
+    ngx_uint_t dir);
+
+
+/* the half that takes; one process at a time, which the lock sees to */
+
+
+#define NGX_HTTP_TAPTALENT_SCAN  65536
+
+
+/*
+ * Of a fixed width, with LF on both sides: half a record, left by a full disk
+ * or a power failure, must not become another number with the next one.
+ */
+
+#define NGX_HTTP_TAPTALENT_DONE_FORMAT  "\n%010ui\n"
+#define NGX_HTTP_TAPTALENT_DONE_LEN     12
+
+
+typedef struct {
+    DIR              *dir;         /* NULL between two scans */
+    u_char           *last;        /* of the names, each with NUL at its end */
+    u_char            names[NGX_HTTP_TAPTALENT_SCAN];
+} ngx_http_taptalent_scan_t;
+
+
+typedef struct {
+    u_char           *data;        /* of malloc() */
+    size_t            len;
+    u_char           *done;        /* a bit for each line, of malloc() */
+    ngx_uint_t        lines;
+} ngx_http_taptalent_content_t;
+
+
+/*
+ * The lock of the one who forwards: a descriptor, to be closed to unlock;
+ * NGX_DECLINED if another has it, NGX_ERROR with *error set.
+ */
+ngx_fd_t ngx_http_taptalent_spool_take(ngx_http_taptalent_spool_t *spool,
+    ngx_http_taptalent_spool_error_t *error);
+
+/*
+ * The next names of new/, none if it is the end.  Removes sidecars that are
+ * left without a file.
+ */
+ngx_int_t ngx_http_taptalent_spool_scan(ngx_http_taptalent_spool_t *spool,
+    ngx_http_taptalent_scan_t *scan, ngx_http_taptalent_spool_error_t *error);
+
+/*
+ * Reads a file of new/ and what its sidecar says is done.  NGX_DECLINED: it is
+ * gone.  NGX_BUSY: it is none of ours, a link say, and is left alone.
+ * NGX_ABORT: not now, *error is set.  NGX_ERROR: damaged, and in corrupt/ now,
+ * unless *error is set to say why not.
+ */
+ngx_int_t ngx_http_taptalent_spool_read(ngx_http_taptalent_spool_t *spool,
+    u_char *name, ngx_http_taptalent_content_t *content,
+    ngx_http_taptalent_spool_error_t *error);
+
+/*
+ * Appends "text" to the sidecar of a file: records of lines that are done, as
+ * NGX_HTTP_TAPTALENT_DONE_FORMAT makes them.  After an error call it again
+ * with the same text, which may then be there twice.
+ */
+ngx_int_t ngx_http_taptalent_spool_settle(ngx_http_taptalent_spool_t *spool,
+    u_char *name, u_char *text, size_t len,
+    ngx_http_taptalent_spool_error_t *error);
+
+/* removes a file whose lines are all done, and its sidecar */
+ngx_int_t ngx_http_taptalent_spool_remove(ngx_http_taptalent_spool_t *spool,
+    u_char *name, ngx_http_taptalent_spool_error_t *error);
+
+/* moves a file and its sidecar to corrupt/ */
+ngx_int_t ngx_http_taptalent_spool_corrupt(ngx_http_taptalent_spool_t *spool,
+    u_char *name, ngx_http_taptalent_spool_error_t *error);
 
 
 #endif /* _NGX_HTTP_TAPTALENT_SPOOL_H_INCLUDED_ */

@@ -39,11 +39,6 @@ static ngx_http_taptalent_verdict_e ngx_http_taptalent_company(
     ngx_http_request_t *r, ngx_http_taptalent_ctx_t *ctx);
 
 
-#define ngx_http_taptalent_name_is(name, s)                                   \
-    ((name)->len == sizeof(s) - 1                                             \
-     && ngx_strncmp((name)->data, s, sizeof(s) - 1) == 0)
-
-
 ngx_http_taptalent_verdict_e
 ngx_http_taptalent_verify_head(ngx_http_request_t *r,
     ngx_http_taptalent_ctx_t *ctx)
@@ -91,7 +86,7 @@ ngx_http_taptalent_verify_head(ngx_http_request_t *r,
 
     if (head.timestamps != 1
         || !ngx_http_taptalent_event_timestamp(head.timestamp.data,
-                                               head.timestamp.len))
+                                               head.timestamp.len, NULL))
     {
         return NGX_HTTP_TAPTALENT_TIMESTAMP_HEADER;
     }

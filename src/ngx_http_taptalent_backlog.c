@@ -1,0 +1,540 @@
+
+/*
+ * Copyright (C) the ngx_http_taptalent_webhook_module authors
+ */
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <sys/file.h>
+#include "ngx_http_taptalent_spool.h"
+
+
+/*
+ * The half of the spool that takes.  A file stays as it is until all its
+ * lines are done; which are is in a sidecar beside it, that is written and not
+ * synced: kill -9 forgets nothing of it, a power failure at most has events
+ * sent again.
+ */
+
+
+#define NGX_HTTP_TAPTALENT_SIDECAR      ".done"
+#define NGX_HTTP_TAPTALENT_SIDECAR_MAX  (16 * 1024 * 1024)
+#define NGX_HTTP_TAPTALENT_NAMES        100  /* of one name, in corrupt/ */
+
+
+static void ngx_http_taptalent_backlog_sidecar(u_char *sidecar, u_char *name);
+static ngx_int_t ngx_http_taptalent_backlog_ours(
+    ngx_http_taptalent_spool_t *spool, ngx_fd_t fd, off_t *size);
+static ngx_int_t ngx_http_taptalent_backlog_load(ngx_fd_t fd, u_char *p,
+    size_t len, size_t *loaded);
+static ngx_int_t ngx_http_taptalent_backlog_check(u_char *name,
+    ngx_http_taptalent_content_t *content);
+static ngx_int_t ngx_http_taptalent_backlog_done(
+    ngx_http_taptalent_spool_t *spool, u_char *name,
+    ngx_http_taptalent_content_t *content,
+    ngx_http_taptalent_spool_error_t *error);
+
+
+ngx_fd_t
+ngx_http_taptalent_spool_take(ngx_http_taptalent_spool_t *spool,
+    ngx_http_taptalent_spool_error_t *error)
+{
+    ngx_fd_t  fd;
+
+    fd = openat(spool->fd[NGX_HTTP_TAPTALENT_TMP], "forward.lock",
+                O_RDWR|O_CREAT|O_NOFOLLOW|O_NONBLOCK|O_CLOEXEC, 0600);
+
+    if (fd == NGX_INVALID_FILE) {
+        return ngx_http_taptalent_spool_failed(error, ngx_errno, "openat()",
+                                               NGX_HTTP_TAPTALENT_TMP);
+    }
+
+    if (flock(fd, LOCK_EX|LOCK_NB) == 0) {
+        return fd;
+    }
+
+    if (ngx_errno == EWOULDBLOCK) {
+        (void) ngx_close_file(fd);
+        return NGX_DECLINED;
+    }
+
+    (void) ngx_http_taptalent_spool_failed(error, ngx_errno, "flock()",
+                                           NGX_HTTP_TAPTALENT_TMP);
+    (void) ngx_close_file(fd);
+
+    return NGX_ERROR;
+}
+
+
+ngx_int_t
+ngx_http_taptalent_spool_scan(ngx_http_taptalent_spool_t *spool,
+    ngx_http_taptalent_scan_t *scan, ngx_http_taptalent_spool_error_t *error)
+{
+    size_t          len;
+    u_char         *name, *end;
+    u_char          file[NAME_MAX + 1];
+    ngx_fd_t        fd;
+    struct dirent  *de;
+
+    scan->last = scan->names;
+    end = scan->names + sizeof(scan->names);
+
+    if (scan->dir == NULL) {
+
+        fd = openat(spool->fd[NGX_HTTP_TAPTALENT_NEW], ".",
+                    O_RDONLY|O_DIRECTORY|O_CLOEXEC);
+
+        if (fd == NGX_INVALID_FILE) {
+            return ngx_http_taptalent_spool_failed(error, ngx_errno,
+                                                   "openat()",
+                                                   NGX_HTTP_TAPTALENT_NEW);
+        }
+
+        scan->dir = fdopendir(fd);
+
+        if (scan->dir == NULL) {
+            (void) ngx_http_taptalent_spool_failed(error, ngx_errno,
+                                                   "fdopendir()",
+                                                   NGX_HTTP_TAPTALENT_NEW);
+            (void) ngx_close_file(fd);
+            return NGX_ERROR;
+        }
+    }
+
+    while (end - scan->last > NAME_MAX) {
+
+        ngx_set_errno(0);
+
+        de = readdir(scan->dir);
+
+        if (de == NULL) {
+
+            if (ngx_errno) {
+                (void) ngx_http_taptalent_spool_failed(error, ngx_errno,
+                                                       "readdir()",
+                                                       NGX_HTTP_TAPTALENT_NEW);
+                (void) closedir(scan->dir);
+                scan->dir = NULL;
+                return NGX_ERROR;
+            }
+
+            (void) closedir(scan->dir);
+            scan->dir = NULL;
+            break;
+        }
+
+        name = (u_char *) de->d_name;
+        len = ngx_strlen(name);
+
+        if (len > sizeof(".ndjson") - 1
+            && ngx_strcmp(name + len - (sizeof(".ndjson") - 1), ".ndjson")
+               == 0)
+        {
+            scan->last = ngx_cpymem(scan->last, name, len + 1);
+            continue;
+        }
+
+        if (len <= sizeof(".ndjson" NGX_HTTP_TAPTALENT_SIDECAR) - 1
+            || ngx_strcmp(name + len - (sizeof(".ndjson"
+                                        NGX_HTTP_TAPTALENT_SIDECAR) - 1),
+                          ".ndjson" NGX_HTTP_TAPTALENT_SIDECAR)
+               != 0)
+        {
+            continue;
+        }
+
+        len -= sizeof(NGX_HTTP_TAPTALENT_SIDECAR) - 1;
+        ngx_memcpy(file, name, len);
+        file[len] = '\0';
+
+        if (faccessat(spool->fd[NGX_HTTP_TAPTALENT_NEW], (char *) file, F_OK,
+                      AT_SYMLINK_NOFOLLOW)
+            == -1 && ngx_errno == NGX_ENOENT)
+        {
+            (void) unlinkat(spool->fd[NGX_HTTP_TAPTALENT_NEW], de->d_name, 0);
+        }
+    }
+
+    return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_http_taptalent_spool_read(ngx_http_taptalent_spool_t *spool,
+    u_char *name, ngx_http_taptalent_content_t *content,
+    ngx_http_taptalent_spool_error_t *error)
+{
+    off_t      size;
+    ngx_fd_t   fd;
+    ngx_int_t  rc;
+
+    ngx_memzero(content, sizeof(ngx_http_taptalent_content_t));
+
+    error->err = 0;
+
+    fd = openat(spool->fd[NGX_HTTP_TAPTALENT_NEW], (char *) name,
+                O_RDONLY|O_NOFOLLOW|O_NONBLOCK|O_CLOEXEC);
+
+    if (fd == NGX_INVALID_FILE) {
+
+        switch (ngx_errno) {
+
+        case NGX_ENOENT:
+            return NGX_DECLINED;
+
+        case NGX_ELOOP:
+        case NGX_EACCES:
+        case ENXIO:
+            return NGX_BUSY;
+        }
+
+        (void) ngx_http_taptalent_spool_failed(error, ngx_errno, "openat()",
+                                               NGX_HTTP_TAPTALENT_NEW);
+        return NGX_ABORT;
+    }
+
+    rc = ngx_http_taptalent_backlog_ours(spool, fd, &size);
+
+    if (rc != NGX_OK) {
+        (void) ngx_close_file(fd);
+        return rc;
+    }
+
+    content->data = malloc(size + 1);
+
+    if (content->data == NULL) {
+        (void) ngx_http_taptalent_spool_failed(error, NGX_ENOMEM, "malloc()",
+                                               NGX_HTTP_TAPTALENT_NEW);
+        (void) ngx_close_file(fd);
+        return NGX_ABORT;
+    }
+
+    rc = ngx_http_taptalent_backlog_load(fd, content->data, size,
+                                         &content->len);
+    if (rc != NGX_OK) {
+        (void) ngx_http_taptalent_spool_failed(error, ngx_errno, "read()",
+                                               NGX_HTTP_TAPTALENT_NEW);
+    }
+
+    (void) ngx_close_file(fd);
+
+    if (rc == NGX_OK) {
+
+        if (ngx_http_taptalent_backlog_check(name, content) != NGX_OK) {
+            (void) ngx_http_taptalent_spool_corrupt(spool, name, error);
+            rc = NGX_ERROR;
+
+        } else {
+            rc = ngx_http_taptalent_backlog_done(spool, name, content, error);
+        }
+
+    } else {
+        rc = NGX_ABORT;
+    }
+
+    if (rc != NGX_OK) {
+        ngx_free(content->data);
+        content->data = NULL;
+    }
+
+    return rc;
+}
+
+
+/* a regular file with one name, and of the user who is to have written it */
+
+static ngx_int_t
+ngx_http_taptalent_backlog_ours(ngx_http_taptalent_spool_t *spool,
+    ngx_fd_t fd, off_t *size)
+{
+    ngx_file_info_t  fi;
+
+    if (ngx_fd_info(fd, &fi) == NGX_FILE_ERROR
+        || !S_ISREG(fi.st_mode)
+        || fi.st_nlink != 1
+        || (fi.st_uid != geteuid() && fi.st_uid != 0))
+    {
+        return NGX_BUSY;
+    }
+
+    *size = fi.st_size;
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_taptalent_backlog_load(ngx_fd_t fd, u_char *p, size_t len,
+    size_t *loaded)
+{
+    ssize_t  n;
+
+    *loaded = 0;
+
+    while (*loaded < len) {
+
+        n = read(fd, p + *loaded, len - *loaded);
+
+        if (n == -1) {
+
+            if (ngx_errno == NGX_EINTR) {
+                continue;
+            }
+
+            return NGX_ERROR;
+        }
+
+        if (n == 0) {
+            break;
+        }
+
+        *loaded += n;
+    }
+
+    return NGX_OK;
+}
+
+
+/* the name tells the length and the crc, if it is one of ours */
+
+static ngx_int_t
+ngx_http_taptalent_backlog_check(u_char *name,
+    ngx_http_taptalent_content_t *content)
+{
+    size_t      len;
+    u_char     *p, *end;
+    ngx_int_t   crc;
+
+    if (content->len == 0 || content->data[content->len - 1] != LF) {
+        return NGX_ERROR;
+    }
+
+    end = content->data + content->len;
+
+    for (p = content->data; p < end; p++) {
+        content->lines += (*p == LF);
+    }
+
+    len = ngx_strlen(name);
+
+    if (len <= sizeof("-01234567.ndjson") - 1) {
+        return NGX_OK;
+    }
+
+    p = name + len - (sizeof("-01234567.ndjson") - 1);
+
+    if (*p != '-') {
+        return NGX_OK;
+    }
+
+    crc = ngx_hextoi(p + 1, 8);
+
+    if (crc == NGX_ERROR) {
+        return NGX_OK;
+    }
+
+    return ((uint32_t) crc == ngx_crc32_long(content->data, content->len))
+           ? NGX_OK : NGX_ERROR;
+}
+
+
+static ngx_int_t
+ngx_http_taptalent_backlog_done(ngx_http_taptalent_spool_t *spool,
+    u_char *name, ngx_http_taptalent_content_t *content,
+    ngx_http_taptalent_spool_error_t *error)
+{
+    off_t       size;
+    size_t      len;
+    u_char     *text, *p, *start, *end;
+    u_char      sidecar[NAME_MAX + sizeof(NGX_HTTP_TAPTALENT_SIDECAR)];
+    ngx_fd_t    fd;
+    ngx_int_t   line;
+
+    content->done = calloc(1, content->lines / 8 + 1);
+
+    if (content->done == NULL) {
+        goto nomem;
+    }
+
+    ngx_http_taptalent_backlog_sidecar(sidecar, name);
+
+    fd = openat(spool->fd[NGX_HTTP_TAPTALENT_NEW], (char *) sidecar,
+                O_RDONLY|O_NOFOLLOW|O_NONBLOCK|O_CLOEXEC);
+
+    if (fd == NGX_INVALID_FILE) {
+        return NGX_OK;
+    }
+
+    if (ngx_http_taptalent_backlog_ours(spool, fd, &size) != NGX_OK
+        || size > NGX_HTTP_TAPTALENT_SIDECAR_MAX)
+    {
+        (void) ngx_close_file(fd);
+        return NGX_OK;
+    }
+
+    text = malloc(size + 1);
+
+    if (text == NULL) {
+        (void) ngx_close_file(fd);
+        goto nomem;
+    }
+
+    (void) ngx_http_taptalent_backlog_load(fd, text, size, &len);
+    (void) ngx_close_file(fd);
+
+    /* a power failure may have left anything: only whole records count */
+
+    end = text + len;
+    start = text;
+
+    for (p = text; p < end; p++) {
+
+        if (*p != LF) {
+            continue;
+        }
+
+        line = (p - start == NGX_HTTP_TAPTALENT_DONE_LEN - 2)
+               ? ngx_atoi(start, p - start) : 0;
+
+        if (line > 0 && (ngx_uint_t) line <= content->lines) {
+            content->done[line / 8] |= 1 << (line % 8);
+        }
+
+        start = p + 1;
+    }
+
+    ngx_free(text);
+
+    return NGX_OK;
+
+nomem:
+
+    if (content->done) {
+        ngx_free(content->done);
+        content->done = NULL;
+    }
+
+    (void) ngx_http_taptalent_spool_failed(error, NGX_ENOMEM, "malloc()",
+                                           NGX_HTTP_TAPTALENT_NEW);
+    return NGX_ABORT;
+}
+
+
+ngx_int_t
+ngx_http_taptalent_spool_settle(ngx_http_taptalent_spool_t *spool,
+    u_char *name, u_char *text, size_t len,
+    ngx_http_taptalent_spool_error_t *error)
+{
+    u_char     sidecar[NAME_MAX + sizeof(NGX_HTTP_TAPTALENT_SIDECAR)];
+    ssize_t    n;
+    ngx_fd_t   fd;
+    ngx_int_t  rc;
+
+    ngx_http_taptalent_backlog_sidecar(sidecar, name);
+
+    fd = openat(spool->fd[NGX_HTTP_TAPTALENT_NEW], (char *) sidecar,
+                O_WRONLY|O_CREAT|O_APPEND|O_NOFOLLOW|O_NONBLOCK|O_CLOEXEC,
+                0600);
+
+    if (fd == NGX_INVALID_FILE) {
+        return ngx_http_taptalent_spool_failed(error, ngx_errno, "openat()",
+                                               NGX_HTTP_TAPTALENT_NEW);
+    }
+
+    rc = NGX_OK;
+
+    while (len) {
+
+        n = write(fd, text, len);
+
+        if (n == -1) {
+
+            if (ngx_errno == NGX_EINTR) {
+                continue;
+            }
+
+            rc = ngx_http_taptalent_spool_failed(error, ngx_errno, "write()",
+                                                 NGX_HTTP_TAPTALENT_NEW);
+            break;
+        }
+
+        text += n;
+        len -= n;
+    }
+
+    (void) ngx_close_file(fd);
+
+    return rc;
+}
+
+
+ngx_int_t
+ngx_http_taptalent_spool_remove(ngx_http_taptalent_spool_t *spool,
+    u_char *name, ngx_http_taptalent_spool_error_t *error)
+{
+    u_char    sidecar[NAME_MAX + sizeof(NGX_HTTP_TAPTALENT_SIDECAR)];
+    ngx_fd_t  fd;
+
+    fd = spool->fd[NGX_HTTP_TAPTALENT_NEW];
+
+    /* the file first: a sidecar alone says nothing */
+
+    if (unlinkat(fd, (char *) name, 0) == -1 && ngx_errno != NGX_ENOENT) {
+        return ngx_http_taptalent_spool_failed(error, ngx_errno, "unlinkat()",
+                                               NGX_HTTP_TAPTALENT_NEW);
+    }
+
+    ngx_http_taptalent_backlog_sidecar(sidecar, name);
+
+    (void) unlinkat(fd, (char *) sidecar, 0);
+
+    return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_http_taptalent_spool_corrupt(ngx_http_taptalent_spool_t *spool,
+    u_char *name, ngx_http_taptalent_spool_error_t *error)
+{
+    u_char      sidecar[NAME_MAX + sizeof(NGX_HTTP_TAPTALENT_SIDECAR)];
+    u_char      to[NAME_MAX + NGX_INT_T_LEN + 2];
+    ngx_int_t   rc;
+    ngx_uint_t  i;
+
+    ngx_sprintf(to, "%s%Z", name);
+
+    rc = NGX_ERROR;
+
+    for (i = 1; i < NGX_HTTP_TAPTALENT_NAMES; i++) {
+
+        rc = ngx_http_taptalent_spool_rename(spool, NGX_HTTP_TAPTALENT_NEW,
+                                             name, NGX_HTTP_TAPTALENT_CORRUPT,
+                                             to, error);
+
+        if (rc == NGX_OK || error->err != NGX_EEXIST) {
+            break;
+        }
+
+        ngx_sprintf(to, "%s.%ui%Z", name, i);
+    }
+
+    if (rc != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    ngx_http_taptalent_backlog_sidecar(sidecar, name);
+
+    (void) renameat(spool->fd[NGX_HTTP_TAPTALENT_NEW], (char *) sidecar,
+                    spool->fd[NGX_HTTP_TAPTALENT_CORRUPT], (char *) sidecar);
+
+    return ngx_http_taptalent_spool_sync(spool, NGX_HTTP_TAPTALENT_CORRUPT,
+                                         error);
+}
+
+
+static void
+ngx_http_taptalent_backlog_sidecar(u_char *sidecar, u_char *name)
+{
+    ngx_sprintf(sidecar, "%s" NGX_HTTP_TAPTALENT_SIDECAR "%Z", name);
+}

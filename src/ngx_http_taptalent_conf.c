@@ -1,0 +1,694 @@
+
+/*
+ * Copyright (C) the ngx_http_taptalent_webhook_module authors
+ */
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_http.h>
+#include "ngx_http_taptalent.h"
+
+
+/* The directives that have more than one value to set. */
+
+
+static char *ngx_http_taptalent_spool_parameter(ngx_conf_t *cf,
+    ngx_http_taptalent_commit_t *c, ngx_str_t *value);
+static ngx_int_t ngx_http_taptalent_retry_parameter(
+    ngx_http_taptalent_retry_t *retry, ngx_str_t *value);
+static ngx_int_t ngx_http_taptalent_retry_permanent(
+    ngx_http_taptalent_retry_t *retry, ngx_str_t *list);
+static ngx_http_taptalent_spool_conf_t *ngx_http_taptalent_add_spool(
+    ngx_conf_t *cf, ngx_http_taptalent_spool_conf_t *sc);
+
+
+char *
+ngx_http_taptalent_webhook_https(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf)
+{
+    ngx_http_taptalent_loc_conf_t *tlcf = conf;
+
+    ngx_str_t                         *value;
+    ngx_http_compile_complex_value_t   ccv;
+
+    if (tlcf->https != NGX_CONF_UNSET) {
+        return "is duplicate";
+    }
+
+    value = cf->args->elts;
+
+    if (ngx_strcmp(value[1].data, "on") == 0) {
+        tlcf->https = 1;
+        return NGX_CONF_OK;
+    }
+
+    if (ngx_strcmp(value[1].data, "off") == 0) {
+        tlcf->https = 0;
+        return NGX_CONF_OK;
+    }
+
+    if (ngx_http_script_variables_count(&value[1]) == 0) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid value \"%V\", write \"on\", \"off\" "
+                           "or a variable", &value[1]);
+        return NGX_CONF_ERROR;
+    }
+
+    tlcf->https = 1;
+    tlcf->https_value = ngx_palloc(cf->pool, sizeof(ngx_http_complex_value_t));
+    if (tlcf->https_value == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    ngx_memzero(&ccv, sizeof(ngx_http_compile_complex_value_t));
+
+    ccv.cf = cf;
+    ccv.value = &value[1];
+    ccv.complex_value = tlcf->https_value;
+
+    if (ngx_http_compile_complex_value(&ccv) != NGX_OK) {
+        return NGX_CONF_ERROR;
+    }
+
+    return NGX_CONF_OK;
+}
+
+
+char *
+ngx_http_taptalent_webhook_company_id(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf)
+{
+    ngx_http_taptalent_loc_conf_t *tlcf = conf;
+
+    ngx_str_t                         *value;
+    ngx_uint_t                         i;
+    ngx_http_complex_value_t          *cv;
+    ngx_http_compile_complex_value_t   ccv;
+
+    if (tlcf->companies != NGX_CONF_UNSET_PTR) {
+        return "is duplicate";
+    }
+
+    tlcf->companies = ngx_array_create(cf->pool, 4,
+                                       sizeof(ngx_http_complex_value_t));
+    if (tlcf->companies == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    tlcf->any_company = 0;
+    tlcf->missing_company = 0;
+
+    value = cf->args->elts;
+
+    for (i = 1; i < cf->args->nelts; i++) {
+
+        if (ngx_strcmp(value[i].data, "any") == 0) {
+            tlcf->any_company = 1;
+            continue;
+        }
+
+        if (ngx_strcmp(value[i].data, "missing=accept") == 0) {
+            tlcf->missing_company = 1;
+            continue;
+        }
+
+        if (ngx_strcmp(value[i].data, "missing=reject") == 0) {
+            tlcf->missing_company = 0;
+            continue;
+        }
+
+        if (value[i].len == 0
+            || ngx_strlchr(value[i].data, value[i].data + value[i].len, '='))
+        {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "invalid parameter \"%V\", write a companyId, "
+                               "\"any\", \"missing=accept\" or "
+                               "\"missing=reject\"", &value[i]);
+            return NGX_CONF_ERROR;
+        }
+
+        cv = ngx_array_push(tlcf->companies);
+        if (cv == NULL) {
+            return NGX_CONF_ERROR;
+        }
+
+        ngx_memzero(&ccv, sizeof(ngx_http_compile_complex_value_t));
+
+        ccv.cf = cf;
+        ccv.value = &value[i];
+        ccv.complex_value = cv;
+
+        if (ngx_http_compile_complex_value(&ccv) != NGX_OK) {
+            return NGX_CONF_ERROR;
+        }
+    }
+
+    if (tlcf->any_company == (tlcf->companies->nelts != 0)) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "\"%V\" needs either companyIds or \"any\"",
+                           &value[0]);
+        return NGX_CONF_ERROR;
+    }
+
+    return NGX_CONF_OK;
+}
+
+
+char *
+ngx_http_taptalent_webhook_events(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf)
+{
+    ngx_http_taptalent_loc_conf_t *tlcf = conf;
+
+    u_char       c;
+    ngx_str_t   *value, *pattern;
+    ngx_uint_t   i, n;
+
+    if (tlcf->events != NGX_CONF_UNSET_PTR) {
+        return "is duplicate";
+    }
+
+    tlcf->events = ngx_array_create(cf->pool, 4, sizeof(ngx_str_t));
+    if (tlcf->events == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    value = cf->args->elts;
+
+    for (i = 1; i < cf->args->nelts; i++) {
+
+        for (n = 0; n < value[i].len; n++) {
+            c = value[i].data[n];
+
+            if ((c < 'a' || c > 'z') && (c < 'A' || c > 'Z')
+                && (c < '0' || c > '9')
+                && c != '.' && c != '_' && c != ':' && c != '-' && c != '*')
+            {
+                break;
+            }
+        }
+
+        if (n == 0 || n < value[i].len) {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "invalid pattern \"%V\", write the name of "
+                               "an event, with \"*\" for any characters, "
+                               "such as \"resume.*\"", &value[i]);
+            return NGX_CONF_ERROR;
+        }
+
+        pattern = ngx_array_push(tlcf->events);
+        if (pattern == NULL) {
+            return NGX_CONF_ERROR;
+        }
+
+        *pattern = value[i];
+    }
+
+    return NGX_CONF_OK;
+}
+
+
+char *
+ngx_http_taptalent_webhook_spool(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf)
+{
+    ngx_http_taptalent_loc_conf_t *tlcf = conf;
+
+    ngx_str_t                        *value;
+    ngx_uint_t                        i;
+    ngx_http_taptalent_commit_t      *c;
+    ngx_http_taptalent_spool_conf_t  *sc;
+
+    if (tlcf->spool != NGX_CONF_UNSET_PTR) {
+        return "is duplicate";
+    }
+
+    value = cf->args->elts;
+
+    sc = ngx_pcalloc(cf->pool, sizeof(ngx_http_taptalent_spool_conf_t));
+    if (sc == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    c = &sc->commit;
+
+    c->file = cf->conf_file->file.name.data;
+    c->line = cf->conf_file->line;
+    c->buffer = 16 * 1024 * 1024;
+    c->min_free = 64 * 1024 * 1024;
+    c->spool.sync = 1;
+    c->spool.path = value[1];
+
+    while (c->spool.path.len
+           && c->spool.path.data[c->spool.path.len - 1] == '/')
+    {
+        c->spool.path.data[--c->spool.path.len] = '\0';
+    }
+
+    if (c->spool.path.len == 0 || c->spool.path.data[0] != '/'
+        || ngx_http_script_variables_count(&c->spool.path))
+    {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "the path \"%V\" of a spool is not absolute, write "
+                           "it from the root and without variables, such as "
+                           "\"/var/spool/taptalent\"", &value[1]);
+        return NGX_CONF_ERROR;
+    }
+
+    for (i = 2; i < cf->args->nelts; i++) {
+        if (ngx_http_taptalent_spool_parameter(cf, c, &value[i])
+            != NGX_CONF_OK)
+        {
+            return NGX_CONF_ERROR;
+        }
+    }
+
+#if (NGX_THREADS)
+
+    if (c->thread_pool == NULL) {
+        c->thread_pool = ngx_thread_pool_add(cf, NULL);
+        if (c->thread_pool == NULL) {
+            return NGX_CONF_ERROR;
+        }
+    }
+
+    c->task = ngx_thread_task_alloc(cf->pool, 0);
+    if (c->task == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+#endif
+
+    tlcf->spool = ngx_http_taptalent_add_spool(cf, sc);
+
+    return tlcf->spool ? NGX_CONF_OK : NGX_CONF_ERROR;
+}
+
+
+static char *
+ngx_http_taptalent_spool_parameter(ngx_conf_t *cf,
+    ngx_http_taptalent_commit_t *c, ngx_str_t *value)
+{
+    ssize_t    size;
+    ngx_str_t  s;
+
+    if (ngx_strncmp(value->data, "threads=", 8) == 0) {
+
+#if (NGX_THREADS)
+
+        s.len = value->len - 8;
+        s.data = value->data + 8;
+
+        if (s.len == 0) {
+            goto invalid;
+        }
+
+        c->thread_pool = ngx_thread_pool_add(cf, &s);
+
+        return c->thread_pool ? NGX_CONF_OK : NGX_CONF_ERROR;
+
+#else
+
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "\"%V\" is unsupported on this platform, nginx "
+                           "is built without threads, leave it out", value);
+        return NGX_CONF_ERROR;
+
+#endif
+    }
+
+    if (ngx_strncmp(value->data, "min_free=", 9) == 0) {
+        s.len = value->len - 9;
+        s.data = value->data + 9;
+
+        c->min_free = ngx_parse_offset(&s);
+
+        if (c->min_free == NGX_ERROR) {
+            goto invalid;
+        }
+
+        return NGX_CONF_OK;
+    }
+
+    if (ngx_strncmp(value->data, "buffer=", 7) == 0) {
+        s.len = value->len - 7;
+        s.data = value->data + 7;
+
+        size = ngx_parse_size(&s);
+
+        if (size == NGX_ERROR || size == 0) {
+            goto invalid;
+        }
+
+        c->buffer = size;
+
+        return NGX_CONF_OK;
+    }
+
+    if (ngx_strcmp(value->data, "sync=on") == 0) {
+        c->spool.sync = 1;
+        return NGX_CONF_OK;
+    }
+
+    if (ngx_strcmp(value->data, "sync=off") == 0) {
+        c->spool.sync = 0;
+        return NGX_CONF_OK;
+    }
+
+invalid:
+
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                       "invalid parameter \"%V\", write \"threads=pool\", "
+                       "\"min_free=size\", \"buffer=size\", \"sync=on\" or "
+                       "\"sync=off\"", value);
+    return NGX_CONF_ERROR;
+}
+
+
+/* a path is one spool, wherever it is named */
+
+static ngx_http_taptalent_spool_conf_t *
+ngx_http_taptalent_add_spool(ngx_conf_t *cf,
+    ngx_http_taptalent_spool_conf_t *sc)
+{
+    ngx_uint_t                         i, same;
+    ngx_http_taptalent_commit_t       *c, *old;
+    ngx_http_taptalent_main_conf_t    *tmcf;
+    ngx_http_taptalent_spool_conf_t  **scp;
+
+    tmcf = ngx_http_conf_get_module_main_conf(cf,
+                                           ngx_http_taptalent_webhook_module);
+
+    c = &sc->commit;
+    scp = tmcf->spools.elts;
+
+    for (i = 0; i < tmcf->spools.nelts; i++) {
+
+        old = &scp[i]->commit;
+
+        if (old->spool.path.len != c->spool.path.len
+            || ngx_strcmp(old->spool.path.data, c->spool.path.data) != 0)
+        {
+            continue;
+        }
+
+        same = (old->min_free == c->min_free
+                && old->buffer == c->buffer
+                && old->spool.sync == c->spool.sync);
+
+#if (NGX_THREADS)
+        same = same && old->thread_pool == c->thread_pool;
+#endif
+
+        if (same) {
+            return scp[i];
+        }
+
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "the spool \"%V\" has other parameters in %s:%ui, "
+                           "write the same in both",
+                           &c->spool.path, old->file, old->line);
+        return NULL;
+    }
+
+    scp = ngx_array_push(&tmcf->spools);
+    if (scp == NULL) {
+        return NULL;
+    }
+
+    *scp = sc;
+
+    return sc;
+}
+
+
+char *
+ngx_http_taptalent_webhook_forward(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf)
+{
+    ngx_http_taptalent_loc_conf_t *tlcf = conf;
+
+    ngx_int_t                          n;
+    ngx_str_t                         *value;
+    ngx_uint_t                         i;
+    ngx_http_taptalent_forward_t      *forward;
+    ngx_http_compile_complex_value_t   ccv;
+
+    if (tlcf->forward != NGX_CONF_UNSET_PTR) {
+        return "is duplicate";
+    }
+
+    value = cf->args->elts;
+
+    forward = ngx_pcalloc(cf->pool, sizeof(ngx_http_taptalent_forward_t));
+    if (forward == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    forward->concurrency = 16;
+    forward->queue = 1024;
+
+    if (value[1].len == 0
+        || (value[1].data[0] != '/'
+            && ngx_http_script_variables_count(&value[1]) == 0))
+    {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid uri \"%V\", write the path of an internal "
+                           "location, such as \"/taptalent\"", &value[1]);
+        return NGX_CONF_ERROR;
+    }
+
+    forward->uri = ngx_palloc(cf->pool, sizeof(ngx_http_complex_value_t));
+    if (forward->uri == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    ngx_memzero(&ccv, sizeof(ngx_http_compile_complex_value_t));
+
+    ccv.cf = cf;
+    ccv.value = &value[1];
+    ccv.complex_value = forward->uri;
+
+    if (ngx_http_compile_complex_value(&ccv) != NGX_OK) {
+        return NGX_CONF_ERROR;
+    }
+
+    for (i = 2; i < cf->args->nelts; i++) {
+
+        if (ngx_strncmp(value[i].data, "concurrency=", 12) == 0) {
+
+            n = ngx_atoi(value[i].data + 12, value[i].len - 12);
+
+            if (n > 0) {
+                forward->concurrency = n;
+                continue;
+            }
+        }
+
+        if (ngx_strncmp(value[i].data, "queue=", 6) == 0) {
+
+            n = ngx_atoi(value[i].data + 6, value[i].len - 6);
+
+            if (n > 0) {
+                forward->queue = n;
+                continue;
+            }
+        }
+
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid parameter \"%V\", write "
+                           "\"concurrency=number\" or \"queue=number\"",
+                           &value[i]);
+        return NGX_CONF_ERROR;
+    }
+
+    tlcf->forward = forward;
+
+    return NGX_CONF_OK;
+}
+
+
+char *
+ngx_http_taptalent_webhook_retry(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf)
+{
+    ngx_http_taptalent_loc_conf_t *tlcf = conf;
+
+    ngx_str_t                   *value;
+    ngx_uint_t                   i;
+    ngx_http_taptalent_retry_t  *retry;
+
+    if (tlcf->retry != NGX_CONF_UNSET_PTR) {
+        return "is duplicate";
+    }
+
+    retry = ngx_http_taptalent_default_retry(cf);
+    if (retry == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    value = cf->args->elts;
+
+    for (i = 1; i < cf->args->nelts; i++) {
+
+        if (ngx_http_taptalent_retry_parameter(retry, &value[i]) != NGX_OK) {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "invalid parameter \"%V\", write "
+                               "\"initial=time\", \"max=time\", "
+                               "\"max_age=time\" or "
+                               "\"permanent=status,...\"", &value[i]);
+            return NGX_CONF_ERROR;
+        }
+    }
+
+    if (retry->max < retry->initial) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "\"max\" of \"%V\" must not be less than "
+                           "\"initial\"", &value[0]);
+        return NGX_CONF_ERROR;
+    }
+
+    tlcf->retry = retry;
+
+    return NGX_CONF_OK;
+}
+
+
+static ngx_int_t
+ngx_http_taptalent_retry_parameter(ngx_http_taptalent_retry_t *retry,
+    ngx_str_t *value)
+{
+    u_char     *p;
+    ngx_int_t   n;
+    ngx_str_t   s;
+
+    p = ngx_strlchr(value->data, value->data + value->len, '=');
+
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    s.data = p + 1;
+    s.len = value->data + value->len - s.data;
+
+    if (ngx_strncmp(value->data, "permanent=", 10) == 0) {
+        return ngx_http_taptalent_retry_permanent(retry, &s);
+    }
+
+    if (ngx_strncmp(value->data, "max_age=", 8) == 0) {
+
+        n = ngx_parse_time(&s, 1);
+        retry->max_age = n;
+
+    } else if (ngx_strncmp(value->data, "initial=", 8) == 0) {
+
+        n = ngx_parse_time(&s, 0);
+        retry->initial = n;
+
+    } else if (ngx_strncmp(value->data, "max=", 4) == 0) {
+
+        n = ngx_parse_time(&s, 0);
+        retry->max = n;
+
+    } else {
+        return NGX_ERROR;
+    }
+
+    return (n == NGX_ERROR || n == 0) ? NGX_ERROR : NGX_OK;
+}
+
+
+/* a list instead of the default, perhaps an empty one */
+
+static ngx_int_t
+ngx_http_taptalent_retry_permanent(ngx_http_taptalent_retry_t *retry,
+    ngx_str_t *list)
+{
+    u_char      *p, *last, *comma;
+    ngx_int_t    n;
+    ngx_uint_t  *status;
+
+    retry->permanent->nelts = 0;
+
+    p = list->data;
+    last = p + list->len;
+
+    while (p < last) {
+
+        comma = ngx_strlchr(p, last, ',');
+
+        if (comma == NULL) {
+            comma = last;
+        }
+
+        n = ngx_atoi(p, comma - p);
+
+        if (n < 300 || n > 599) {
+            return NGX_ERROR;
+        }
+
+        status = ngx_array_push(retry->permanent);
+        if (status == NULL) {
+            return NGX_ERROR;
+        }
+
+        *status = n;
+
+        p = comma + 1;
+    }
+
+    return NGX_OK;
+}
+
+
+ngx_http_taptalent_retry_t *
+ngx_http_taptalent_default_retry(ngx_conf_t *cf)
+{
+    ngx_uint_t                   i, *status;
+    ngx_http_taptalent_retry_t  *retry;
+
+    static ngx_uint_t  permanent[] = { 400, 410, 413, 415, 422 };
+
+    retry = ngx_palloc(cf->pool, sizeof(ngx_http_taptalent_retry_t));
+    if (retry == NULL) {
+        return NULL;
+    }
+
+    retry->initial = 1000;
+    retry->max = 300 * 1000;
+    retry->max_age = 3 * 24 * 3600;
+
+    retry->permanent = ngx_array_create(cf->pool, 5, sizeof(ngx_uint_t));
+    if (retry->permanent == NULL) {
+        return NULL;
+    }
+
+    for (i = 0; i < sizeof(permanent) / sizeof(permanent[0]); i++) {
+
+        status = ngx_array_push(retry->permanent);
+        if (status == NULL) {
+            return NULL;
+        }
+
+        *status = permanent[i];
+    }
+
+    return retry;
+}
+
+
+char *
+ngx_http_taptalent_ack_timeout(ngx_conf_t *cf, void *post, void *data)
+{
+    ngx_msec_t  *timeout = data;
+
+    if (*timeout == 0) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "no event could be stored in time, write a time "
+                           "below the 5s of the sender, such as \"4s\"");
+        return NGX_CONF_ERROR;
+    }
+
+    return NGX_CONF_OK;
+}

@@ -1,0 +1,797 @@
+
+/*
+ * Copyright (C) the ngx_http_taptalent_webhook_module authors
+ */
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_http.h>
+#include "ngx_http_taptalent.h"
+#include "ngx_http_taptalent_deliver.h"
+
+
+/*
+ * A delivery is a subrequest to the internal location, so that proxy_pass and
+ * its kin do the work.  Its parent is a request that no client has sent, on a
+ * connection that is none: as HTTP/2 makes one for each stream, with events
+ * that say they are active, so that nobody adds them to epoll, and a
+ * send_chain() that takes all and sends nothing.
+ *
+ * "blocked" keeps the core from freeing the parent when the subrequest ends
+ * the hard way (444, 408, an error).  Then the cleanup handler tells, else
+ * the parent's write handler; both only post an event, since the core still
+ * looks at the connection when they return.
+ */
+
+
+typedef struct {
+    ngx_http_taptalent_ctx_t         ctx;        /* for the variables */
+    ngx_http_taptalent_delivery_t   *delivery;
+
+    ngx_connection_t                 connection;
+    ngx_event_t                      read;
+    ngx_event_t                      write;
+    ngx_event_t                      done;
+    ngx_log_t                        log;
+    ngx_http_log_ctx_t               log_ctx;
+    ngx_http_connection_t            http_connection;
+
+    ngx_http_request_t              *request;
+    ngx_str_t                        args;
+    unsigned                         sent:1;
+    unsigned                         closed:1;
+} ngx_http_taptalent_deliver_ctx_t;
+
+
+static ngx_http_taptalent_deliver_ctx_t *ngx_http_taptalent_connection(
+    ngx_http_taptalent_delivery_t *d, ngx_log_t *log);
+static ngx_int_t ngx_http_taptalent_request(
+    ngx_http_taptalent_deliver_ctx_t *dctx);
+static ngx_int_t ngx_http_taptalent_request_headers(
+    ngx_http_taptalent_deliver_ctx_t *dctx);
+static ngx_int_t ngx_http_taptalent_request_header(ngx_http_request_t *r,
+    ngx_str_t *name, ngx_str_t *value);
+static ngx_int_t ngx_http_taptalent_request_body(
+    ngx_http_taptalent_deliver_ctx_t *dctx);
+static ngx_int_t ngx_http_taptalent_request_uri(
+    ngx_http_taptalent_deliver_ctx_t *dctx);
+
+static ngx_int_t ngx_http_taptalent_answered(ngx_http_request_t *r,
+    void *data, ngx_int_t rc);
+static ngx_uint_t ngx_http_taptalent_cut(ngx_http_request_t *r);
+static ngx_uint_t ngx_http_taptalent_retry_after(ngx_http_request_t *r);
+static void ngx_http_taptalent_woken(ngx_http_request_t *r);
+static void ngx_http_taptalent_terminated(void *data);
+static void ngx_http_taptalent_delivered(ngx_event_t *ev);
+
+static void ngx_http_taptalent_event(ngx_event_t *ev);
+static void ngx_http_taptalent_no_request(ngx_http_request_t *r);
+static ssize_t ngx_http_taptalent_no_recv(ngx_connection_t *c, u_char *buf,
+    size_t size);
+static ssize_t ngx_http_taptalent_no_send(ngx_connection_t *c, u_char *buf,
+    size_t size);
+static ngx_chain_t *ngx_http_taptalent_no_send_chain(ngx_connection_t *c,
+    ngx_chain_t *in, off_t limit);
+static u_char *ngx_http_taptalent_deliver_log(ngx_log_t *log, u_char *buf,
+    size_t len);
+
+
+static struct sockaddr_un  ngx_http_taptalent_sockaddr = { AF_UNIX, "" };
+
+static ngx_str_t  ngx_http_taptalent_addr = ngx_string("unix:");
+static ngx_str_t  ngx_http_taptalent_post = ngx_string("POST");
+static ngx_str_t  ngx_http_taptalent_protocol = ngx_string("HTTP/1.1");
+
+
+ngx_int_t
+ngx_http_taptalent_delivery_create(ngx_http_taptalent_delivery_t *d,
+    ngx_log_t *log)
+{
+    ngx_http_taptalent_deliver_ctx_t  *dctx;
+
+    d->status = 0;
+    d->retry_after = 0;
+
+    dctx = ngx_http_taptalent_connection(d, log);
+    if (dctx == NULL) {
+        return NGX_ERROR;
+    }
+
+    d->ctx = dctx;
+
+    if (ngx_http_taptalent_request(dctx) != NGX_OK
+        || ngx_http_taptalent_request_headers(dctx) != NGX_OK
+        || ngx_http_taptalent_request_body(dctx) != NGX_OK
+        || ngx_http_taptalent_request_uri(dctx) != NGX_OK)
+    {
+        ngx_http_taptalent_delivery_free(d);
+        return NGX_ERROR;
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_http_taptalent_deliver_ctx_t *
+ngx_http_taptalent_connection(ngx_http_taptalent_delivery_t *d,
+    ngx_log_t *log)
+{
+    ngx_pool_t                        *pool;
+    ngx_event_t                       *rev, *wev;
+    ngx_connection_t                  *c;
+    ngx_http_taptalent_deliver_ctx_t  *dctx;
+
+    pool = ngx_create_pool(NGX_DEFAULT_POOL_SIZE / 4, log);
+    if (pool == NULL) {
+        return NULL;
+    }
+
+    dctx = ngx_pcalloc(pool, sizeof(ngx_http_taptalent_deliver_ctx_t));
+    if (dctx == NULL) {
+        ngx_destroy_pool(pool);
+        return NULL;
+    }
+
+    dctx->delivery = d;
+
+    c = &dctx->connection;
+    rev = &dctx->read;
+    wev = &dctx->write;
+
+    dctx->log = *log;
+    dctx->log.connection = ngx_atomic_fetch_add(ngx_connection_counter, 1);
+    dctx->log.handler = ngx_http_taptalent_deliver_log;
+    dctx->log.data = &dctx->log_ctx;
+    dctx->log.action = "forwarding an event";
+
+    pool->log = &dctx->log;
+
+    dctx->log_ctx.connection = c;
+    dctx->http_connection.conf_ctx = d->conf_ctx;
+
+    rev->data = c;
+    rev->log = &dctx->log;
+    rev->handler = ngx_http_taptalent_event;
+    rev->index = NGX_INVALID_INDEX;
+    rev->active = 1;
+
+    wev->data = c;
+    wev->log = &dctx->log;
+    wev->handler = ngx_http_taptalent_event;
+    wev->index = NGX_INVALID_INDEX;
+    wev->write = 1;
+    wev->ready = 1;
+    wev->active = (ngx_event_flags & NGX_USE_CLEAR_EVENT) ? 1 : 0;
+
+    dctx->done.data = dctx;
+    dctx->done.log = &dctx->log;
+    dctx->done.handler = ngx_http_taptalent_delivered;
+
+    c->data = &dctx->http_connection;
+    c->read = rev;
+    c->write = wev;
+    c->fd = (ngx_socket_t) -1;
+    c->recv = ngx_http_taptalent_no_recv;
+    c->send = ngx_http_taptalent_no_send;
+    c->send_chain = ngx_http_taptalent_no_send_chain;
+    c->log = &dctx->log;
+    c->pool = pool;
+    c->number = dctx->log.connection;
+    c->start_time = ngx_current_msec;
+    c->sockaddr = (struct sockaddr *) &ngx_http_taptalent_sockaddr;
+    c->socklen = sizeof(ngx_http_taptalent_sockaddr);
+    c->local_sockaddr = c->sockaddr;
+    c->local_socklen = c->socklen;
+    c->addr_text = ngx_http_taptalent_addr;
+    c->sndlowat = 1;
+    c->tcp_nodelay = NGX_TCP_NODELAY_DISABLED;
+    c->tcp_nopush = NGX_TCP_NOPUSH_DISABLED;
+
+    return dctx;
+}
+
+
+static ngx_int_t
+ngx_http_taptalent_request(ngx_http_taptalent_deliver_ctx_t *dctx)
+{
+    ngx_connection_t    *c;
+    ngx_http_cleanup_t  *cln;
+    ngx_http_request_t  *r;
+
+    c = &dctx->connection;
+
+    r = ngx_http_create_request(c);
+    if (r == NULL) {
+        return NGX_ERROR;
+    }
+
+    dctx->request = r;
+
+    c->data = r;
+
+    r->blocked = 1;
+    r->logged = 1;
+    r->limit_rate_set = 1;
+    r->http_state = NGX_HTTP_PROCESS_REQUEST_STATE;
+
+#if (NGX_STAT_STUB)
+    (void) ngx_atomic_fetch_add(ngx_stat_reading, -1);
+    r->stat_reading = 0;
+    (void) ngx_atomic_fetch_add(ngx_stat_writing, 1);
+    r->stat_writing = 1;
+#endif
+
+    r->method = NGX_HTTP_POST;
+    r->method_name = ngx_http_taptalent_post;
+    r->http_version = NGX_HTTP_VERSION_11;
+    r->http_protocol = ngx_http_taptalent_protocol;
+
+    r->read_event_handler = ngx_http_taptalent_no_request;
+    r->write_event_handler = ngx_http_taptalent_woken;
+
+    r->header_in = ngx_create_temp_buf(r->pool, 1);
+    if (r->header_in == NULL) {
+        return NGX_ERROR;
+    }
+
+    cln = ngx_http_cleanup_add(r, 0);
+    if (cln == NULL) {
+        return NGX_ERROR;
+    }
+
+    cln->handler = ngx_http_taptalent_terminated;
+    cln->data = dctx;
+
+    dctx->ctx.event = dctx->delivery->event;
+
+    /* these two point into the struct itself */
+
+    dctx->ctx.event.id.data = dctx->ctx.event.id_text;
+    dctx->ctx.event.company_id.data = dctx->ctx.event.company_text;
+
+    ngx_http_set_ctx(r, &dctx->ctx, ngx_http_taptalent_webhook_module);
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_taptalent_request_headers(ngx_http_taptalent_deliver_ctx_t *dctx)
+{
+    u_char                         *p;
+    ngx_str_t                       value, *name;
+    ngx_uint_t                      i;
+    ngx_http_request_t             *r;
+    ngx_http_taptalent_event_t     *ev;
+    ngx_http_taptalent_delivery_t  *d;
+
+    static ngx_str_t  id = ngx_string("x-webhook-id");
+    static ngx_str_t  attempt = ngx_string("x-webhook-attempt");
+    static ngx_str_t  received = ngx_string("x-webhook-received");
+
+    d = dctx->delivery;
+    r = dctx->request;
+    ev = &dctx->ctx.event;
+
+    if (ngx_list_init(&r->headers_in.headers, r->pool, 8,
+                      sizeof(ngx_table_elt_t))
+        != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    r->headers_in.content_length_n = ev->body.len;
+
+    for (i = 0; i < ev->nheaders; i++) {
+
+        name = &ev->headers[i].name;
+
+        /* ours are ours, and a key goes nowhere */
+
+        if (ngx_http_taptalent_name_is(name, "x-webhook-id")
+            || ngx_http_taptalent_name_is(name, "x-webhook-attempt")
+            || ngx_http_taptalent_name_is(name, "x-webhook-received")
+            || ngx_http_taptalent_name_is(name, "x-webhook-key"))
+        {
+            continue;
+        }
+
+        if (ngx_http_taptalent_request_header(r, name, &ev->headers[i].value)
+            != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+    }
+
+    p = ngx_pnalloc(r->pool, NGX_INT_T_LEN);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    value.data = p;
+    value.len = ngx_sprintf(p, "%ui", d->attempt) - p;
+
+    if (ngx_http_taptalent_request_header(r, &id, &ev->id) != NGX_OK
+        || ngx_http_taptalent_request_header(r, &attempt, &value) != NGX_OK
+        || ngx_http_taptalent_request_header(r, &received, &d->received)
+           != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    return NGX_OK;
+}
+
+
+/* names in lower case become "X-Webhook-Event" */
+
+static ngx_int_t
+ngx_http_taptalent_request_header(ngx_http_request_t *r, ngx_str_t *name,
+    ngx_str_t *value)
+{
+    u_char           *p;
+    ngx_uint_t        i;
+    ngx_table_elt_t  *h;
+
+    h = ngx_list_push(&r->headers_in.headers);
+    if (h == NULL) {
+        return NGX_ERROR;
+    }
+
+    p = ngx_pnalloc(r->pool, name->len);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    for (i = 0; i < name->len; i++) {
+        p[i] = (i == 0 || name->data[i - 1] == '-')
+               ? ngx_toupper(name->data[i]) : name->data[i];
+    }
+
+    h->hash = ngx_hash_key(name->data, name->len);
+    h->key.len = name->len;
+    h->key.data = p;
+    h->value = *value;
+    h->lowcase_key = name->data;
+#if (nginx_version >= 1023000)
+    h->next = NULL;
+#endif
+
+    if (ngx_http_taptalent_name_is(name, "content-type")) {
+        r->headers_in.content_type = h;
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_taptalent_request_body(ngx_http_taptalent_deliver_ctx_t *dctx)
+{
+    ngx_buf_t                *b;
+    ngx_chain_t              *cl;
+    ngx_http_request_t       *r;
+    ngx_http_request_body_t  *rb;
+
+    r = dctx->request;
+
+    rb = ngx_pcalloc(r->pool, sizeof(ngx_http_request_body_t));
+    if (rb == NULL) {
+        return NGX_ERROR;
+    }
+
+    b = ngx_calloc_buf(r->pool);
+    if (b == NULL) {
+        return NGX_ERROR;
+    }
+
+    cl = ngx_alloc_chain_link(r->pool);
+    if (cl == NULL) {
+        return NGX_ERROR;
+    }
+
+    b->start = dctx->ctx.event.body.data;
+    b->pos = b->start;
+    b->last = b->start + dctx->ctx.event.body.len;
+    b->end = b->last;
+    b->memory = 1;
+    b->last_buf = 1;
+
+    cl->buf = b;
+    cl->next = NULL;
+
+    rb->bufs = cl;
+    rb->buf = b;
+
+    r->request_body = rb;
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_taptalent_request_uri(ngx_http_taptalent_deliver_ctx_t *dctx)
+{
+    u_char                         *p;
+    ngx_uint_t                      flags;
+    ngx_http_request_t             *r;
+    ngx_http_taptalent_delivery_t  *d;
+
+    d = dctx->delivery;
+    r = dctx->request;
+
+    if (ngx_http_complex_value(r, d->forward, &d->uri) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    r->uri = d->uri;
+    r->unparsed_uri = d->uri;
+
+    r->request_line.len = sizeof("POST  HTTP/1.1") - 1 + d->uri.len;
+
+    p = ngx_pnalloc(r->pool, r->request_line.len);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    ngx_sprintf(p, "POST %V HTTP/1.1", &d->uri);
+    r->request_line.data = p;
+
+    flags = NGX_HTTP_LOG_UNSAFE;
+
+    if (d->uri.len == 0 || d->uri.data[0] != '/'
+        || ngx_http_parse_unsafe_uri(r, &r->uri, &dctx->args, &flags)
+           != NGX_OK)
+    {
+        ngx_log_error(NGX_LOG_ERR, &dctx->log, 0,
+                      "\"taptalent_webhook_forward\" gave the uri \"%V\", "
+                      "it must begin with a slash", &d->uri);
+
+        r->uri.len = 0;
+    }
+
+    return NGX_OK;
+}
+
+
+void
+ngx_http_taptalent_delivery_send(ngx_http_taptalent_delivery_t *d)
+{
+    ngx_http_request_t                *r, *sr;
+    ngx_http_post_subrequest_t        *ps;
+    ngx_http_taptalent_deliver_ctx_t  *dctx;
+
+    dctx = d->ctx;
+    r = dctx->request;
+
+    dctx->sent = 1;
+
+    ps = ngx_palloc(r->pool, sizeof(ngx_http_post_subrequest_t));
+
+    if (ps == NULL || r->uri.len == 0) {
+        ngx_post_event(&dctx->done, &ngx_posted_events);
+        return;
+    }
+
+    ps->handler = ngx_http_taptalent_answered;
+    ps->data = dctx;
+
+    if (ngx_http_subrequest(r, &r->uri, &dctx->args, &sr, ps, 0) != NGX_OK) {
+        ngx_post_event(&dctx->done, &ngx_posted_events);
+        return;
+    }
+
+    /* a subrequest is made a GET without a length */
+
+    sr->method = NGX_HTTP_POST;
+    sr->method_name = ngx_http_taptalent_post;
+    sr->headers_in.content_length_n = dctx->ctx.event.body.len;
+
+    /* its size has been checked when it came: no 413 for what was accepted */
+
+    sr->discard_body = 1;
+
+    ngx_http_set_ctx(sr, &dctx->ctx, ngx_http_taptalent_webhook_module);
+
+    ngx_http_run_posted_requests(&dctx->connection);
+}
+
+
+static ngx_int_t
+ngx_http_taptalent_answered(ngx_http_request_t *r, void *data, ngx_int_t rc)
+{
+    ngx_http_taptalent_deliver_ctx_t *dctx = data;
+
+    ngx_http_taptalent_delivery_t  *d;
+
+    d = dctx->delivery;
+
+    if (rc >= NGX_HTTP_SPECIAL_RESPONSE) {
+        d->status = rc;
+
+        /* there will be no answer, but perhaps a log of subrequests */
+
+        r->err_status = rc;
+
+    } else if (rc == NGX_ERROR || ngx_http_taptalent_cut(r)) {
+        d->status = 0;
+
+    } else {
+        d->status = r->headers_out.status;
+    }
+
+    d->retry_after = ngx_http_taptalent_retry_after(r);
+
+    /* the code itself would have the core finalize the request once more */
+
+    return NGX_OK;
+}
+
+
+/*
+ * Half an answer is no answer, whatever its status was.  The code does not
+ * tell: after the header ngx_http_upstream_finalize_request() has that of its
+ * flush.  So see what it saw.
+ */
+
+static ngx_uint_t
+ngx_http_taptalent_cut(ngx_http_request_t *r)
+{
+    ngx_event_pipe_t     *p;
+    ngx_http_upstream_t  *u;
+
+    u = r->upstream;
+
+    if (u == NULL) {
+        return 0;
+    }
+
+    p = u->pipe;
+
+    if (u->buffering && p) {
+        return p->upstream_error
+               || (p->upstream_eof && !p->upstream_done && p->length > 0);
+    }
+
+    return u->length > 0;
+}
+
+
+/* seconds, RFC 9110, 10.2.3; 0 if there is none */
+
+static ngx_uint_t
+ngx_http_taptalent_retry_after(ngx_http_request_t *r)
+{
+    time_t            t;
+    ngx_int_t         n;
+    ngx_uint_t        i;
+    ngx_list_part_t  *part;
+    ngx_table_elt_t  *h;
+
+    for (part = &r->headers_out.headers.part; part; part = part->next) {
+
+        h = part->elts;
+
+        for (i = 0; i < part->nelts; i++) {
+
+            if (h[i].hash == 0
+                || h[i].key.len != sizeof("Retry-After") - 1
+                || ngx_strncasecmp(h[i].key.data, (u_char *) "Retry-After",
+                                   sizeof("Retry-After") - 1)
+                   != 0)
+            {
+                continue;
+            }
+
+            n = ngx_atoi(h[i].value.data, h[i].value.len);
+
+            if (n != NGX_ERROR) {
+                return n;
+            }
+
+            t = ngx_parse_http_time(h[i].value.data, h[i].value.len);
+
+            return (t == (time_t) NGX_ERROR || t <= ngx_time())
+                   ? 0 : t - ngx_time();
+        }
+    }
+
+    return 0;
+}
+
+
+static void
+ngx_http_taptalent_woken(ngx_http_request_t *r)
+{
+    ngx_http_taptalent_deliver_ctx_t  *dctx;
+
+    dctx = (ngx_http_taptalent_deliver_ctx_t *)
+             ngx_http_get_module_ctx(r, ngx_http_taptalent_webhook_module);
+
+    if (!dctx->done.posted) {
+        ngx_post_event(&dctx->done, &ngx_posted_events);
+    }
+}
+
+
+static void
+ngx_http_taptalent_terminated(void *data)
+{
+    ngx_http_taptalent_deliver_ctx_t *dctx = data;
+
+    if (!dctx->closed && !dctx->done.posted) {
+        ngx_post_event(&dctx->done, &ngx_posted_events);
+    }
+}
+
+
+static void
+ngx_http_taptalent_delivered(ngx_event_t *ev)
+{
+    ngx_http_taptalent_delivery_t     *d;
+    ngx_http_taptalent_deliver_ctx_t  *dctx;
+
+    dctx = ev->data;
+    d = dctx->delivery;
+
+    ngx_http_taptalent_delivery_free(d);
+
+    d->handler(d);
+}
+
+
+void
+ngx_http_taptalent_delivery_free(ngx_http_taptalent_delivery_t *d)
+{
+    ngx_pool_t                        *pool;
+    ngx_http_taptalent_deliver_ctx_t  *dctx;
+
+    dctx = d->ctx;
+    d->ctx = NULL;
+
+    dctx->closed = 1;
+
+    if (dctx->request) {
+        ngx_http_free_request(dctx->request, 0);
+    }
+
+    if (dctx->done.posted) {
+        ngx_delete_posted_event(&dctx->done);
+    }
+
+    if (dctx->read.timer_set) {
+        ngx_del_timer(&dctx->read);
+    }
+
+    if (dctx->write.timer_set) {
+        ngx_del_timer(&dctx->write);
+    }
+
+    if (dctx->read.posted) {
+        ngx_delete_posted_event(&dctx->read);
+    }
+
+    if (dctx->write.posted) {
+        ngx_delete_posted_event(&dctx->write);
+    }
+
+    /* the log is in the pool */
+
+    pool = dctx->connection.pool;
+    pool->log = ngx_cycle->log;
+
+    ngx_destroy_pool(pool);
+}
+
+
+ngx_uint_t
+ngx_http_taptalent_delivery_blocked(ngx_http_taptalent_delivery_t *d)
+{
+    ngx_http_taptalent_deliver_ctx_t  *dctx;
+
+    dctx = d->ctx;
+
+    /* one is ours */
+
+    return dctx->request->blocked > 1;
+}
+
+
+/* as ngx_http_request_handler(): a limit_req may have set a timer */
+
+static void
+ngx_http_taptalent_event(ngx_event_t *ev)
+{
+    ngx_connection_t    *c;
+    ngx_http_request_t  *r;
+
+    c = ev->data;
+    r = c->data;
+
+    if (ev->delayed && ev->timedout) {
+        ev->delayed = 0;
+        ev->timedout = 0;
+    }
+
+    if (ev->write) {
+        r->write_event_handler(r);
+    }
+
+    ngx_http_run_posted_requests(c);
+}
+
+
+static void
+ngx_http_taptalent_no_request(ngx_http_request_t *r)
+{
+    ngx_log_debug0(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
+                   "taptalent no request to read");
+}
+
+
+static ssize_t
+ngx_http_taptalent_no_recv(ngx_connection_t *c, u_char *buf, size_t size)
+{
+    return 0;
+}
+
+
+static ssize_t
+ngx_http_taptalent_no_send(ngx_connection_t *c, u_char *buf, size_t size)
+{
+    c->sent += size;
+
+    return size;
+}
+
+
+static ngx_chain_t *
+ngx_http_taptalent_no_send_chain(ngx_connection_t *c, ngx_chain_t *in,
+    off_t limit)
+{
+    for ( /* void */ ; in; in = in->next) {
+
+        c->sent += ngx_buf_size(in->buf);
+
+        in->buf->pos = in->buf->last;
+        in->buf->file_pos = in->buf->file_last;
+    }
+
+    return NULL;
+}
+
+
+static u_char *
+ngx_http_taptalent_deliver_log(ngx_log_t *log, u_char *buf, size_t len)
+{
+    u_char                            *p;
+    ngx_http_request_t                *r;
+    ngx_http_log_ctx_t                *ctx;
+    ngx_http_taptalent_ctx_t          *tctx;
+
+    p = buf;
+    ctx = log->data;
+
+    if (log->action) {
+        p = ngx_snprintf(buf, len, " while %s", log->action);
+        len -= p - buf;
+        buf = p;
+    }
+
+    r = ctx->request;
+
+    if (r == NULL) {
+        return p;
+    }
+
+    tctx = ngx_http_get_module_ctx(r, ngx_http_taptalent_webhook_module);
+
+    if (tctx) {
+        p = ngx_snprintf(buf, len, ", id %V", &tctx->event.id);
+        len -= p - buf;
+        buf = p;
+    }
+
+    return r->log_handler(r, ctx->current_request, buf, len);
+}

@@ -1,0 +1,70 @@
+
+/*
+ * Copyright (C) the ngx_http_taptalent_webhook_module authors
+ */
+
+
+#ifndef _NGX_HTTP_TAPTALENT_DELIVER_H_INCLUDED_
+#define _NGX_HTTP_TAPTALENT_DELIVER_H_INCLUDED_
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_http.h>
+#include "ngx_http_taptalent_event.h"
+
+
+/*
+ * One event to one internal location, once.  Knows neither the spool nor when
+ * to try again.
+ */
+
+
+typedef struct ngx_http_taptalent_delivery_s  ngx_http_taptalent_delivery_t;
+
+typedef void (*ngx_http_taptalent_delivery_pt)(
+    ngx_http_taptalent_delivery_t *d);
+
+struct ngx_http_taptalent_delivery_s {
+    /* set by the caller, who keeps what they point to until the end */
+
+    ngx_http_taptalent_event_t       event;      /* with its id */
+    ngx_str_t                        received;   /* for X-Webhook-Received */
+    ngx_uint_t                       attempt;    /* 1, 2, ... */
+    ngx_http_conf_ctx_t             *conf_ctx;   /* of the server */
+    ngx_http_complex_value_t        *forward;
+    ngx_http_taptalent_delivery_pt   handler;
+    void                            *data;
+
+    /* set by ngx_http_taptalent_delivery_create(), until sent or freed */
+
+    ngx_str_t                        uri;
+
+    /* set for the handler */
+
+    ngx_uint_t                       status;       /* of HTTP, 0 for none */
+    ngx_uint_t                       retry_after;  /* seconds, 0 for none */
+
+    void                            *ctx;
+};
+
+
+/* makes the request and evaluates its uri; NGX_ERROR without memory */
+ngx_int_t ngx_http_taptalent_delivery_create(
+    ngx_http_taptalent_delivery_t *d, ngx_log_t *log);
+
+/*
+ * Sends it.  The handler is called once, from the event loop, never before
+ * this function has returned; the delivery is freed by then.
+ */
+void ngx_http_taptalent_delivery_send(ngx_http_taptalent_delivery_t *d);
+
+/* instead of sending it, or to break it off: the handler is not called */
+void ngx_http_taptalent_delivery_free(ngx_http_taptalent_delivery_t *d);
+
+/* true while a thread works for it, and it must not be freed */
+ngx_uint_t ngx_http_taptalent_delivery_blocked(
+    ngx_http_taptalent_delivery_t *d);
+
+
+#endif /* _NGX_HTTP_TAPTALENT_DELIVER_H_INCLUDED_ */

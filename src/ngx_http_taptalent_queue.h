@@ -1,0 +1,242 @@
+
+/*
+ * Copyright (C) the ngx_http_taptalent_webhook_module authors
+ */
+
+
+#ifndef _NGX_HTTP_TAPTALENT_QUEUE_H_INCLUDED_
+#define _NGX_HTTP_TAPTALENT_QUEUE_H_INCLUDED_
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_http.h>
+#include "ngx_http_taptalent_commit.h"
+#include "ngx_http_taptalent_deliver.h"
+
+
+/*
+ * What is in the spool goes to the application: one worker for each spool
+ * claims, schedules, backs off, and gives up.
+ */
+
+
+typedef struct {
+    ngx_msec_t                     initial;
+    ngx_msec_t                     max;
+    time_t                         max_age;
+    ngx_array_t                   *permanent;   /* of ngx_uint_t, statuses */
+} ngx_http_taptalent_retry_t;
+
+
+typedef struct ngx_http_taptalent_queue_s  ngx_http_taptalent_queue_t;
+
+
+typedef struct {
+    ngx_http_complex_value_t      *uri;
+    ngx_uint_t                     concurrency;
+    ngx_uint_t                     queue;       /* events, without a spool */
+    ngx_http_conf_ctx_t           *conf_ctx;    /* of the location */
+    ngx_http_taptalent_retry_t     retry;
+    ngx_http_taptalent_queue_t    *q;           /* of a worker */
+} ngx_http_taptalent_forward_t;
+
+
+/*
+ * For a worker, after the fork and ngx_http_taptalent_commit_init(): from now
+ * on it tries to be the one who forwards.  Without a spool, "commit" is NULL,
+ * each worker forwards what it is given.  "forward" stays the caller's.
+ * NGX_ERROR without memory.
+ */
+ngx_int_t ngx_http_taptalent_queue_init(ngx_http_taptalent_commit_t *commit,
+    ngx_http_taptalent_forward_t *forward, ngx_cycle_t *cycle);
+
+/*
+ * Without a spool: whether there is room for one more event, and the event
+ * into the queue, of which a copy is made.  NGX_DECLINED if it is full,
+ * NGX_ERROR without memory.
+ */
+ngx_int_t ngx_http_taptalent_queue_room(ngx_http_taptalent_forward_t *forward);
+ngx_int_t ngx_http_taptalent_queue_put(ngx_http_taptalent_forward_t *forward,
+    ngx_http_taptalent_event_t *ev);
+
+
+#define NGX_HTTP_TAPTALENT_DESTS     64       /* destinations told apart */
+#define NGX_HTTP_TAPTALENT_WAITING   4096     /* events that wait */
+#define NGX_HTTP_TAPTALENT_BYTES     8388608  /* of events in memory */
+#define NGX_HTTP_TAPTALENT_PENDING   4096     /* names in the window */
+#define NGX_HTTP_TAPTALENT_AGAIN     1000     /* ms, after an error */
+
+
+typedef struct {
+    ngx_rbtree_node_t                 node;     /* first: see insert_name() */
+    ngx_queue_t                       queue;    /* loaded or ended */
+
+    ngx_http_taptalent_content_t      content;
+    u_char                           *cursor;   /* of the next line */
+    ngx_uint_t                        line;     /* before it */
+    ngx_uint_t                        out;      /* events not settled */
+    ngx_uint_t                        left;     /* lines not done */
+
+    /* of a work: the thread's while it runs */
+
+    ngx_queue_t                       work;
+    ngx_queue_t                       retry;    /* unsettled */
+    ngx_int_t                         rc;
+    ngx_uint_t                        failed;   /* items of it */
+    u_char                           *text;     /* for the sidecar */
+    size_t                            len;
+
+    unsigned                          touched:1;
+    unsigned                          unsettled:1;
+    unsigned                          ending:1;
+    unsigned                          damaged:1;
+    unsigned                          kept:1;   /* lines of another version */
+
+    u_char                            name[1];
+} ngx_http_taptalent_file_t;
+
+
+typedef struct {
+    ngx_str_t                         uri;
+    ngx_queue_t                       waiting;  /* while it is down */
+    ngx_event_t                       timer;
+    void                             *ident[4];
+    ngx_http_taptalent_queue_t       *owner;
+    ngx_uint_t                        streak;   /* failures in a row */
+    ngx_uint_t                        probes;   /* that failed */
+    unsigned                          down:1;
+    unsigned                          due:1;
+    unsigned                          probing:1;
+} ngx_http_taptalent_dest_t;
+
+
+typedef struct {
+    void                             *ident[4];
+    ngx_queue_t                       queue;
+    ngx_event_t                       timer;
+    ngx_pool_t                       *pool;
+    ngx_http_taptalent_queue_t       *owner;
+    ngx_http_taptalent_file_t        *file;
+    ngx_http_taptalent_dest_t        *dest;
+    ngx_uint_t                        line;
+    ngx_str_t                         text;     /* the line */
+    ngx_http_taptalent_delivery_t     delivery;
+    ngx_http_taptalent_group_t        dead;     /* the line with the reason */
+    ngx_int_t                         rc;       /* of the work */
+    ngx_msec_t                        next;     /* not before, if it failed */
+    unsigned                          probe:1;
+} ngx_http_taptalent_item_t;
+
+
+typedef struct {
+    ngx_queue_t                       items;    /* finished */
+    ngx_queue_t                       files;    /* to be loaded */
+    ngx_queue_t                       touched;
+    ngx_http_taptalent_scan_t        *scan;     /* or NULL */
+    ngx_int_t                         scanned;
+    ngx_http_taptalent_spool_error_t  error;    /* the last one, or 0 */
+} ngx_http_taptalent_work_t;
+
+
+struct ngx_http_taptalent_queue_s {
+    void                             *ident[4];
+
+    ngx_http_taptalent_spool_t       *spool;
+    ngx_http_taptalent_forward_t     *forward;
+    ngx_http_taptalent_commit_t      *commit;
+    ngx_cycle_t                      *cycle;
+    ngx_log_t                        *log;
+
+    ngx_fd_t                          lock;
+    ngx_connection_t                 *notify;
+    ngx_event_t                       poll;     /* cancelable */
+    ngx_event_t                       hold;     /* not cancelable */
+    ngx_event_t                       run;      /* posted */
+    ngx_msec_t                        scanned;
+    ngx_msec_t                        deadline; /* of the shutdown */
+    ngx_msec_t                        again;    /* not to read before */
+
+    ngx_rbtree_t                      pending;
+    ngx_rbtree_t                      active;
+    ngx_rbtree_node_t                 sentinel;
+    ngx_uint_t                        npending;
+
+    ngx_queue_t                       loaded;   /* files with lines to take */
+    ngx_queue_t                       ended;    /* files with none at all */
+    ngx_queue_t                       unsettled; /* files, after an error */
+    ngx_uint_t                        lines;    /* in them */
+    ngx_queue_t                       ready;    /* items to be sent */
+    ngx_queue_t                       flying;   /* items in flight */
+    ngx_queue_t                       finished; /* items to be settled */
+    ngx_uint_t                        inflight; /* the two above, and work */
+    ngx_uint_t                        waiting;
+    ngx_uint_t                        items;
+    size_t                            bytes;
+
+    ngx_uint_t                        ndests;
+    ngx_http_taptalent_dest_t         dests[NGX_HTTP_TAPTALENT_DESTS];
+
+    ngx_http_taptalent_scan_t         scan;
+    ngx_http_taptalent_work_t         work;
+#if (NGX_THREADS)
+    ngx_thread_task_t                *task;
+#endif
+
+    ngx_err_t                         logged;   /* the last error, and when */
+    time_t                            logged_at;
+
+    unsigned                          owner:1;
+    unsigned                          working:1;
+    unsigned                          rescan:1;
+    unsigned                          resettle:1;
+    unsigned                          draining:1;
+    unsigned                          parting:1;  /* and nothing flies */
+    unsigned                          broken:1;
+};
+
+
+/* the files: ngx_http_taptalent_work.c */
+
+ngx_int_t ngx_http_taptalent_work_init(ngx_http_taptalent_queue_t *q);
+
+/* a name that was found, or was told; it is known from now on */
+void ngx_http_taptalent_queue_name(ngx_http_taptalent_queue_t *q,
+    u_char *name);
+
+/*
+ * The next event of a loaded file, or NULL: without memory, or, with
+ * file->cursor NULL, at the end of it, when the file is not loaded any more.
+ */
+ngx_http_taptalent_item_t *ngx_http_taptalent_take_line(
+    ngx_http_taptalent_queue_t *q, ngx_http_taptalent_file_t *file);
+
+/* starts a work if there is something to do; none may be running */
+void ngx_http_taptalent_work_start(ngx_http_taptalent_queue_t *q);
+
+
+/* the events: ngx_http_taptalent_schedule.c */
+
+/*
+ * An item of a line of the spool, which is in the pool.  The item owns the
+ * pool, unless this is not NGX_OK: then as ngx_http_taptalent_event_read().
+ */
+ngx_int_t ngx_http_taptalent_create_item(ngx_http_taptalent_queue_t *q,
+    ngx_pool_t *pool, ngx_str_t *text, ngx_http_taptalent_item_t **created);
+
+/* the item must be in no queue and not in flight */
+void ngx_http_taptalent_free_item(ngx_http_taptalent_item_t *item);
+
+/* sends it, or has it wait for its destination */
+void ngx_http_taptalent_send(ngx_http_taptalent_item_t *item);
+
+/* has it wait for "delay" milliseconds */
+void ngx_http_taptalent_wait(ngx_http_taptalent_item_t *item,
+    ngx_msec_t delay);
+
+
+/* something has changed: sees what can be done at the end of this turn */
+void ngx_http_taptalent_queue_post(ngx_http_taptalent_queue_t *q);
+
+
+#endif /* _NGX_HTTP_TAPTALENT_QUEUE_H_INCLUDED_ */

@@ -1,0 +1,557 @@
+
+/*
+ * Copyright (C) the ngx_http_taptalent_webhook_module authors
+ */
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_event.h>
+#include <ngx_http.h>
+#include "ngx_http_taptalent_queue.h"
+
+
+/*
+ * The events of the queue: each is sent, and finished, or waits for its own
+ * next attempt, or for its destination.
+ *
+ * An event that fails by itself waits by itself.  A destination that fails is
+ * down as a whole, and probed with one event, each time with another one.
+ */
+
+
+#define NGX_HTTP_TAPTALENT_STREAK    3        /* failures that mean down */
+
+
+static ngx_http_taptalent_dest_t *ngx_http_taptalent_dest(
+    ngx_http_taptalent_queue_t *q, ngx_str_t *uri);
+static void ngx_http_taptalent_sent(ngx_http_taptalent_delivery_t *d);
+static void ngx_http_taptalent_failed(ngx_http_taptalent_item_t *item);
+static void ngx_http_taptalent_dest_up(ngx_http_taptalent_dest_t *dest);
+static void ngx_http_taptalent_dest_failed(ngx_http_taptalent_dest_t *dest,
+    ngx_http_taptalent_item_t *item);
+static void ngx_http_taptalent_dest_timer(ngx_event_t *ev);
+static void ngx_http_taptalent_item_timer(ngx_event_t *ev);
+static ngx_msec_t ngx_http_taptalent_backoff(ngx_http_taptalent_queue_t *q,
+    ngx_uint_t failures, ngx_uint_t retry_after);
+static void ngx_http_taptalent_bury(ngx_http_taptalent_item_t *item,
+    const char *reason);
+static void ngx_http_taptalent_finish(ngx_http_taptalent_item_t *item);
+
+
+/* the text is in the pool, which the item has then, and is an event's line */
+
+ngx_int_t
+ngx_http_taptalent_create_item(ngx_http_taptalent_queue_t *q,
+    ngx_pool_t *pool, ngx_str_t *text, ngx_http_taptalent_item_t **created)
+{
+    ngx_int_t                   rc;
+    ngx_http_taptalent_item_t  *item;
+
+    item = ngx_pcalloc(pool, sizeof(ngx_http_taptalent_item_t));
+    if (item == NULL) {
+        return NGX_ABORT;
+    }
+
+    rc = ngx_http_taptalent_event_read(&item->delivery.event,
+                                       &item->delivery.received, text, pool);
+    if (rc != NGX_OK) {
+        return rc;
+    }
+
+    item->ident[3] = (void *) -1;
+    item->pool = pool;
+    item->owner = q;
+    item->text = *text;
+    item->delivery.conf_ctx = q->forward->conf_ctx;
+    item->delivery.forward = q->forward->uri;
+    item->delivery.handler = ngx_http_taptalent_sent;
+    item->delivery.data = item;
+
+    item->timer.handler = ngx_http_taptalent_item_timer;
+    item->timer.data = item;
+    item->timer.log = q->log;
+    item->timer.cancelable = 1;
+
+    q->bytes += text->len;
+    q->items++;
+
+    *created = item;
+
+    return NGX_OK;
+}
+
+
+void
+ngx_http_taptalent_free_item(ngx_http_taptalent_item_t *item)
+{
+    item->owner->bytes -= item->text.len;
+    item->owner->items--;
+
+    if (item->file) {
+        item->file->out--;
+    }
+
+    ngx_destroy_pool(item->pool);
+}
+
+
+void
+ngx_http_taptalent_send(ngx_http_taptalent_item_t *item)
+{
+    ngx_http_taptalent_dest_t   *dest;
+    ngx_http_taptalent_queue_t  *q;
+
+    q = item->owner;
+
+    item->delivery.attempt++;
+
+    if (ngx_http_taptalent_delivery_create(&item->delivery, q->log) != NGX_OK)
+    {
+        item->delivery.attempt--;
+        ngx_http_taptalent_wait(item, 1000);
+        return;
+    }
+
+    dest = ngx_http_taptalent_dest(q, &item->delivery.uri);
+    item->dest = dest;
+
+    if (dest && dest->down) {
+
+        if (!dest->due || dest->probing) {
+            ngx_http_taptalent_delivery_free(&item->delivery);
+            item->delivery.attempt--;
+
+            q->waiting++;
+            ngx_queue_insert_tail(&dest->waiting, &item->queue);
+            return;
+        }
+
+        dest->due = 0;
+        dest->probing = 1;
+        item->probe = 1;
+    }
+
+    q->inflight++;
+    ngx_queue_insert_tail(&q->flying, &item->queue);
+
+    ngx_http_taptalent_delivery_send(&item->delivery);
+}
+
+
+/* NULL without memory, or if there are too many to be told apart */
+
+static ngx_http_taptalent_dest_t *
+ngx_http_taptalent_dest(ngx_http_taptalent_queue_t *q, ngx_str_t *uri)
+{
+    u_char                     *args;
+    ngx_str_t                   path;
+    ngx_uint_t                  i;
+    ngx_http_taptalent_dest_t  *dest;
+
+    path = *uri;
+
+    args = ngx_strlchr(path.data, path.data + path.len, '?');
+
+    if (args) {
+        path.len = args - path.data;
+    }
+
+    for (i = 0; i < q->ndests; i++) {
+        dest = &q->dests[i];
+
+        if (dest->uri.len == path.len
+            && ngx_memcmp(dest->uri.data, path.data, path.len) == 0)
+        {
+            return dest;
+        }
+    }
+
+    if (q->ndests == NGX_HTTP_TAPTALENT_DESTS) {
+        return NULL;
+    }
+
+    dest = &q->dests[q->ndests];
+
+    dest->uri.data = ngx_pstrdup(q->cycle->pool, &path);
+    if (dest->uri.data == NULL) {
+        return NULL;
+    }
+
+    dest->uri.len = path.len;
+    dest->owner = q;
+    dest->ident[3] = (void *) -1;
+
+    ngx_queue_init(&dest->waiting);
+
+    dest->timer.handler = ngx_http_taptalent_dest_timer;
+    dest->timer.data = &dest->ident;
+    dest->timer.log = q->log;
+    dest->timer.cancelable = 1;
+
+    q->ndests++;
+
+    return dest;
+}
+
+
+static void
+ngx_http_taptalent_sent(ngx_http_taptalent_delivery_t *d)
+{
+    ngx_http_taptalent_item_t   *item;
+    ngx_http_taptalent_queue_t  *q;
+
+    item = d->data;
+    q = item->owner;
+
+    ngx_queue_remove(&item->queue);
+
+    if (d->status >= 200 && d->status < 300) {
+
+        if (item->dest) {
+            ngx_http_taptalent_dest_up(item->dest);
+        }
+
+        item->probe = 0;
+
+        ngx_http_taptalent_finish(item);
+
+    } else {
+        ngx_http_taptalent_failed(item);
+    }
+
+    ngx_http_taptalent_queue_post(q);
+}
+
+
+static void
+ngx_http_taptalent_failed(ngx_http_taptalent_item_t *item)
+{
+    ngx_uint_t                      i, *status;
+    ngx_msec_t                      delay;
+    ngx_http_taptalent_dest_t      *dest;
+    ngx_http_taptalent_queue_t     *q;
+    ngx_http_taptalent_retry_t     *retry;
+    ngx_http_taptalent_delivery_t  *d;
+
+    q = item->owner;
+    d = &item->delivery;
+    dest = item->dest;
+    retry = &q->forward->retry;
+
+    status = retry->permanent->elts;
+
+    for (i = 0; i < retry->permanent->nelts; i++) {
+        if (status[i] == d->status) {
+
+            /* it has answered */
+
+            if (dest) {
+                ngx_http_taptalent_dest_up(dest);
+            }
+
+            item->probe = 0;
+            ngx_http_taptalent_bury(item, "permanent");
+            return;
+        }
+    }
+
+    if (d->status == 0 || d->status == 429 || d->status >= 500) {
+
+        if (dest) {
+            ngx_http_taptalent_dest_failed(dest, item);
+        }
+
+    } else if (dest) {
+        ngx_http_taptalent_dest_up(dest);
+    }
+
+    item->probe = 0;
+
+    if (ngx_time() - d->event.received.tv_sec >= retry->max_age) {
+        ngx_http_taptalent_bury(item, "max_age");
+        return;
+    }
+
+    q->inflight--;
+
+    delay = ngx_http_taptalent_backoff(q, d->attempt, d->retry_after);
+
+    if (dest && dest->down) {
+
+        /* perhaps it is the event that brings it down each time */
+
+        item->next = ngx_current_msec + delay;
+
+        q->waiting++;
+        ngx_queue_insert_tail(&dest->waiting, &item->queue);
+        return;
+    }
+
+    ngx_http_taptalent_wait(item, delay);
+}
+
+
+static void
+ngx_http_taptalent_dest_up(ngx_http_taptalent_dest_t *dest)
+{
+    ngx_queue_t                 *p;
+    ngx_msec_int_t               left;
+    ngx_http_taptalent_item_t   *item;
+    ngx_http_taptalent_queue_t  *q;
+
+    dest->streak = 0;
+
+    if (!dest->down) {
+        return;
+    }
+
+    q = dest->owner;
+
+    dest->down = 0;
+    dest->due = 0;
+    dest->probing = 0;
+    dest->probes = 0;
+
+    if (dest->timer.timer_set) {
+        ngx_del_timer(&dest->timer);
+    }
+
+    ngx_log_error(NGX_LOG_NOTICE, q->log, 0,
+                  "destination \"%V\" is up again", &dest->uri);
+
+    while (!ngx_queue_empty(&dest->waiting)) {
+        p = ngx_queue_head(&dest->waiting);
+        ngx_queue_remove(p);
+        q->waiting--;
+
+        item = ngx_queue_data(p, ngx_http_taptalent_item_t, queue);
+
+        left = (ngx_msec_int_t) (item->next - ngx_current_msec);
+
+        if (item->delivery.attempt && left > 0) {
+            ngx_http_taptalent_wait(item, left);
+
+        } else {
+            ngx_queue_insert_tail(&q->ready, p);
+        }
+    }
+}
+
+
+static void
+ngx_http_taptalent_dest_failed(ngx_http_taptalent_dest_t *dest,
+    ngx_http_taptalent_item_t *item)
+{
+    ngx_uint_t                      level;
+    ngx_msec_t                      delay;
+    ngx_http_taptalent_queue_t     *q;
+    ngx_http_taptalent_delivery_t  *d;
+
+    q = dest->owner;
+    d = &item->delivery;
+
+    dest->streak++;
+
+    if (dest->down) {
+
+        /* those that were in flight when it went down do not count */
+
+        if (!item->probe) {
+            return;
+        }
+
+        dest->probing = 0;
+        dest->probes++;
+
+    } else {
+
+        if (dest->streak < NGX_HTTP_TAPTALENT_STREAK
+            && d->status != 0 && d->status != NGX_HTTP_BAD_GATEWAY
+            && d->status != NGX_HTTP_GATEWAY_TIME_OUT
+            && d->retry_after == 0)
+        {
+            return;
+        }
+
+        dest->down = 1;
+        dest->due = 0;
+        dest->probes = 1;
+    }
+
+    delay = ngx_http_taptalent_backoff(q, dest->probes, d->retry_after);
+
+    level = (dest->probes == 1) ? NGX_LOG_WARN : NGX_LOG_INFO;
+
+    ngx_log_error(level, q->log, 0,
+                  "destination \"%V\" is down, status %ui, "
+                  "next attempt in %M ms", &dest->uri, d->status, delay);
+
+    ngx_add_timer(&dest->timer, delay);
+}
+
+
+static void
+ngx_http_taptalent_dest_timer(ngx_event_t *ev)
+{
+    ngx_queue_t                 *p;
+    ngx_http_taptalent_dest_t   *dest;
+    ngx_http_taptalent_queue_t  *q;
+
+    dest = (ngx_http_taptalent_dest_t *)
+               ((char *) ev->data - offsetof(ngx_http_taptalent_dest_t, ident));
+    q = dest->owner;
+
+    dest->due = 1;
+
+    if (!ngx_queue_empty(&dest->waiting)) {
+        p = ngx_queue_head(&dest->waiting);
+        ngx_queue_remove(p);
+        ngx_queue_insert_head(&q->ready, p);
+        q->waiting--;
+    }
+
+    ngx_http_taptalent_queue_post(q);
+}
+
+
+void
+ngx_http_taptalent_wait(ngx_http_taptalent_item_t *item, ngx_msec_t delay)
+{
+    item->owner->waiting++;
+
+    ngx_add_timer(&item->timer, delay);
+}
+
+
+static void
+ngx_http_taptalent_item_timer(ngx_event_t *ev)
+{
+    ngx_http_taptalent_item_t   *item;
+    ngx_http_taptalent_queue_t  *q;
+
+    item = ev->data;
+    q = item->owner;
+
+    q->waiting--;
+
+    ngx_queue_insert_tail(&q->ready, &item->queue);
+    ngx_http_taptalent_queue_post(q);
+}
+
+
+/* "equal jitter": half of the delay is certain, half is by chance */
+
+static ngx_msec_t
+ngx_http_taptalent_backoff(ngx_http_taptalent_queue_t *q,
+    ngx_uint_t failures, ngx_uint_t retry_after)
+{
+    ngx_msec_t  delay, max;
+
+    max = q->forward->retry.max;
+    delay = q->forward->retry.initial;
+
+    while (--failures && delay < max) {
+        delay *= 2;
+    }
+
+    delay = ngx_min(delay, max);
+    delay = delay / 2 + ngx_random() % (delay / 2 + 1);
+
+    /* as long as it asks, but no longer than ours may be */
+
+    if (retry_after) {
+        delay = ngx_max(delay, (ngx_msec_t) ngx_min(retry_after, 86400)
+                               * 1000);
+    }
+
+    return delay;
+}
+
+
+/* the line, with the reason before the payload, is a file that can be sent */
+
+static void
+ngx_http_taptalent_bury(ngx_http_taptalent_item_t *item, const char *reason)
+{
+    u_char                      *p, *end;
+    size_t                       len;
+    ngx_tm_t                     tm;
+    ngx_str_t                    text;
+    ngx_http_taptalent_queue_t  *q;
+
+    q = item->owner;
+
+    if (q->spool == NULL) {
+        ngx_log_error(NGX_LOG_ERR, q->log, 0,
+                      "event \"%V\", id %V, is given up with status %ui after "
+                      "%ui attempts and is lost, there is no spool",
+                      &item->delivery.event.name, &item->delivery.event.id,
+                      item->delivery.status, item->delivery.attempt);
+
+        ngx_http_taptalent_finish(item);
+        return;
+    }
+
+    len = item->text.len
+          + sizeof("\"dead\":{\"reason\":\"\",\"status\":,\"attempts\":,"
+                   "\"at\":\"2026-11-23T08:11:13Z\"},\n")
+          + ngx_strlen(reason) + 2 * NGX_INT_T_LEN;
+
+    p = ngx_pnalloc(item->pool, len);
+
+    if (p == NULL) {
+        q->inflight--;
+        ngx_http_taptalent_wait(item, q->forward->retry.max);
+        return;
+    }
+
+    item->dead.data = p;
+    item->dead.events = 1;
+
+    ngx_gmtime(ngx_time(), &tm);
+
+    /* after the brace; what it says of an earlier time goes */
+
+    text = item->text;
+
+    if (text.len > sizeof("{\"dead\":") - 1
+        && ngx_strncmp(text.data, "{\"dead\":", sizeof("{\"dead\":") - 1) == 0)
+    {
+        end = ngx_strlchr(text.data, text.data + text.len, '}');
+
+        if (end && end + 1 < text.data + text.len && end[1] == ',') {
+            text.len -= end + 1 - text.data;
+            text.data = end + 1;
+        }
+    }
+
+    *p++ = '{';
+    p = ngx_sprintf(p, "\"dead\":{\"reason\":\"%s\",\"status\":%ui,"
+                    "\"attempts\":%ui,"
+                    "\"at\":\"%4d-%02d-%02dT%02d:%02d:%02dZ\"},",
+                    reason, item->delivery.status, item->delivery.attempt,
+                    tm.ngx_tm_year, tm.ngx_tm_mon, tm.ngx_tm_mday,
+                    tm.ngx_tm_hour, tm.ngx_tm_min, tm.ngx_tm_sec);
+    p = ngx_cpymem(p, text.data + 1, text.len - 1);
+    *p++ = LF;
+
+    item->dead.len = p - item->dead.data;
+
+    ngx_http_taptalent_finish(item);
+}
+
+
+/* it counts as in flight until the spool knows */
+
+static void
+ngx_http_taptalent_finish(ngx_http_taptalent_item_t *item)
+{
+    if (item->owner->spool == NULL) {
+        item->owner->inflight--;
+        ngx_http_taptalent_free_item(item);
+        return;
+    }
+
+    ngx_queue_insert_tail(&item->owner->finished, &item->queue);
+}

@@ -1,0 +1,806 @@
+
+/*
+ * Copyright (C) the ngx_http_taptalent_webhook_module authors
+ */
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_event.h>
+#include <ngx_http.h>
+#include "ngx_http_taptalent_queue.h"
+
+
+/*
+ * The files of the queue: what the scan and inotify have named, what is
+ * loaded, and all work on the disk, which a thread does.
+ *
+ * One work at a time settles what is finished, loads the next files, goes on
+ * with the scan.  While it runs, what it was given is the thread's, the rest
+ * is the loop's.
+ */
+
+
+#define NGX_HTTP_TAPTALENT_LOADS     64       /* files in one work */
+#define NGX_HTTP_TAPTALENT_LOAD      1048576  /* bytes in one work */
+#define NGX_HTTP_TAPTALENT_QUIET     60       /* s, between equal errors */
+
+
+static void ngx_http_taptalent_insert_name(ngx_rbtree_node_t *temp,
+    ngx_rbtree_node_t *node, ngx_rbtree_node_t *sentinel);
+static ngx_uint_t ngx_http_taptalent_find_name(ngx_rbtree_t *tree,
+    u_char *name);
+static void ngx_http_taptalent_forget_file(ngx_http_taptalent_queue_t *q,
+    ngx_http_taptalent_file_t *file);
+static void ngx_http_taptalent_work_collect(ngx_http_taptalent_queue_t *q);
+static void ngx_http_taptalent_work_refill(ngx_http_taptalent_queue_t *q);
+static void ngx_http_taptalent_work_run(void *data, ngx_log_t *log);
+static void ngx_http_taptalent_work_settle(ngx_http_taptalent_queue_t *q);
+#if (NGX_THREADS)
+static void ngx_http_taptalent_work_done(ngx_event_t *ev);
+#endif
+static void ngx_http_taptalent_work_finish(ngx_http_taptalent_queue_t *q);
+static void ngx_http_taptalent_work_settled(ngx_http_taptalent_queue_t *q);
+static void ngx_http_taptalent_work_failed(ngx_http_taptalent_queue_t *q);
+static void ngx_http_taptalent_work_loaded(ngx_http_taptalent_queue_t *q,
+    ngx_http_taptalent_file_t *file);
+
+
+ngx_int_t
+ngx_http_taptalent_work_init(ngx_http_taptalent_queue_t *q)
+{
+    ngx_rbtree_init(&q->pending, &q->sentinel,
+                    ngx_http_taptalent_insert_name);
+    ngx_rbtree_init(&q->active, &q->sentinel, ngx_http_taptalent_insert_name);
+
+#if (NGX_THREADS)
+
+    q->task = ngx_thread_task_alloc(q->cycle->pool, 0);
+    if (q->task == NULL) {
+        return NGX_ERROR;
+    }
+
+    q->task->ctx = q;
+    q->task->handler = ngx_http_taptalent_work_run;
+    q->task->event.handler = ngx_http_taptalent_work_done;
+    q->task->event.data = q;
+    q->task->event.log = q->log;
+
+#endif
+
+    return NGX_OK;
+}
+
+
+/* a name that was found, or was told */
+
+void
+ngx_http_taptalent_queue_name(ngx_http_taptalent_queue_t *q, u_char *name)
+{
+    size_t                      len;
+    ngx_http_taptalent_file_t  *file;
+
+    len = ngx_strlen(name);
+
+    if (len <= sizeof(".ndjson") - 1
+        || ngx_strcmp(name + len - (sizeof(".ndjson") - 1), ".ndjson") != 0
+        || ngx_http_taptalent_find_name(&q->active, name)
+        || ngx_http_taptalent_find_name(&q->pending, name))
+    {
+        return;
+    }
+
+    if (q->npending >= NGX_HTTP_TAPTALENT_PENDING) {
+        q->rescan = 1;
+        return;
+    }
+
+    file = ngx_calloc(sizeof(ngx_http_taptalent_file_t) + len, q->log);
+    if (file == NULL) {
+        q->rescan = 1;
+        return;
+    }
+
+    ngx_memcpy(file->name, name, len + 1);
+
+    ngx_rbtree_insert(&q->pending, &file->node);
+    q->npending++;
+}
+
+
+static void
+ngx_http_taptalent_insert_name(ngx_rbtree_node_t *temp,
+    ngx_rbtree_node_t *node, ngx_rbtree_node_t *sentinel)
+{
+    ngx_rbtree_node_t          **p;
+    ngx_http_taptalent_file_t   *n, *t;
+
+    n = (ngx_http_taptalent_file_t *) node;
+
+    for ( ;; ) {
+        t = (ngx_http_taptalent_file_t *) temp;
+
+        p = (ngx_strcmp(n->name, t->name) < 0) ? &temp->left : &temp->right;
+
+        if (*p == sentinel) {
+            break;
+        }
+
+        temp = *p;
+    }
+
+    *p = node;
+    node->parent = temp;
+    node->left = sentinel;
+    node->right = sentinel;
+    ngx_rbt_red(node);
+}
+
+
+static ngx_uint_t
+ngx_http_taptalent_find_name(ngx_rbtree_t *tree, u_char *name)
+{
+    ngx_int_t           rc;
+    ngx_rbtree_node_t  *node;
+
+    node = tree->root;
+
+    while (node != tree->sentinel) {
+
+        rc = ngx_strcmp(name, ((ngx_http_taptalent_file_t *) node)->name);
+
+        if (rc == 0) {
+            return 1;
+        }
+
+        node = (rc < 0) ? node->left : node->right;
+    }
+
+    return 0;
+}
+
+
+static void
+ngx_http_taptalent_forget_file(ngx_http_taptalent_queue_t *q,
+    ngx_http_taptalent_file_t *file)
+{
+    ngx_rbtree_delete(&q->active, &file->node);
+
+    ngx_free(file->content.data);
+    ngx_free(file->content.done);
+    ngx_free(file->text);
+    ngx_free(file);
+}
+
+
+/* the next line of the file that is not done; the last one ends the loading */
+
+ngx_http_taptalent_item_t *
+ngx_http_taptalent_take_line(ngx_http_taptalent_queue_t *q,
+    ngx_http_taptalent_file_t *file)
+{
+    u_char                     *end, *next;
+    ngx_int_t                   rc;
+    ngx_str_t                   text, copy;
+    ngx_pool_t                 *pool;
+    ngx_http_taptalent_item_t  *item;
+
+    end = file->content.data + file->content.len;
+    item = NULL;
+
+    while (file->cursor < end) {
+
+        next = ngx_strlchr(file->cursor, end, LF);
+
+        text.data = file->cursor;
+        text.len = next - file->cursor;
+
+        if (file->content.done[(file->line + 1) / 8]
+            & (1 << ((file->line + 1) % 8)))
+        {
+            file->line++;
+            q->lines--;
+            file->cursor = next + 1;
+            continue;
+        }
+
+        pool = ngx_create_pool(1024, q->log);
+        if (pool == NULL) {
+            return NULL;
+        }
+
+        copy.len = text.len;
+        copy.data = ngx_pstrdup(pool, &text);
+
+        if (copy.data == NULL) {
+            ngx_destroy_pool(pool);
+            return NULL;
+        }
+
+        rc = ngx_http_taptalent_create_item(q, pool, &copy, &item);
+
+        if (rc == NGX_ABORT) {
+            ngx_destroy_pool(pool);
+            return NULL;
+        }
+
+        file->line++;
+        q->lines--;
+        file->cursor = next + 1;
+
+        if (rc == NGX_OK) {
+            break;
+        }
+
+        ngx_destroy_pool(pool);
+        item = NULL;
+
+        if (rc == NGX_DECLINED) {
+
+            if (!file->kept) {
+                ngx_log_error(NGX_LOG_WARN, q->log, 0,
+                              "\"%V/new/%s\" has lines of a version that is "
+                              "not known, they stay there",
+                              &q->spool->path, file->name);
+            }
+
+            file->kept = 1;
+
+        } else {
+            file->damaged = 1;
+        }
+
+        file->left--;
+    }
+
+    if (file->cursor == end) {
+        ngx_queue_remove(&file->queue);
+        ngx_free(file->content.data);
+        file->content.data = NULL;
+        file->cursor = NULL;
+
+        if (item == NULL && file->out == 0) {
+            ngx_queue_insert_tail(&q->ended, &file->queue);
+        }
+    }
+
+    if (item == NULL) {
+        return NULL;
+    }
+
+    item->file = file;
+    item->line = file->line;
+    file->out++;
+
+    return item;
+}
+
+
+void
+ngx_http_taptalent_work_start(ngx_http_taptalent_queue_t *q)
+{
+    ngx_http_taptalent_work_t  *work;
+
+    work = &q->work;
+
+    ngx_queue_init(&work->items);
+    ngx_queue_init(&work->files);
+    ngx_queue_init(&work->touched);
+
+    work->scan = NULL;
+    work->error.err = 0;
+
+    ngx_http_taptalent_work_collect(q);
+
+    if (!q->draining && !q->broken
+        && (ngx_msec_int_t) (q->again - ngx_current_msec) <= 0)
+    {
+        ngx_http_taptalent_work_refill(q);
+    }
+
+    if (ngx_queue_empty(&work->touched) && ngx_queue_empty(&work->files)
+        && work->scan == NULL)
+    {
+        return;
+    }
+
+    q->working = 1;
+
+#if (NGX_THREADS)
+
+    if (ngx_thread_task_post(q->commit->thread_pool, q->task) == NGX_OK) {
+        return;
+    }
+
+    /* the pool is overloaded: do it here, what is sent must be settled */
+
+#endif
+
+    ngx_http_taptalent_work_run(q, q->log);
+
+    ngx_http_taptalent_work_finish(q);
+}
+
+
+/* what is finished, and the files that it is of */
+
+static void
+ngx_http_taptalent_work_collect(ngx_http_taptalent_queue_t *q)
+{
+    ngx_queue_t                *p;
+    ngx_http_taptalent_file_t  *file;
+    ngx_http_taptalent_item_t  *item;
+    ngx_http_taptalent_work_t  *work;
+
+    work = &q->work;
+
+    if (!ngx_queue_empty(&q->finished)) {
+        ngx_queue_add(&work->items, &q->finished);
+        ngx_queue_init(&q->finished);
+    }
+
+    for (p = ngx_queue_head(&work->items);
+         p != ngx_queue_sentinel(&work->items);
+         p = ngx_queue_next(p))
+    {
+        item = ngx_queue_data(p, ngx_http_taptalent_item_t, queue);
+        file = item->file;
+
+        file->left--;
+
+        if (file->unsettled) {
+            file->unsettled = 0;
+            ngx_queue_remove(&file->retry);
+        }
+
+        if (!file->touched) {
+            file->touched = 1;
+            ngx_queue_insert_tail(&work->touched, &file->work);
+        }
+    }
+
+    /* what a full disk did not take: now and then, and before leaving */
+
+    while (!ngx_queue_empty(&q->unsettled) && q->resettle) {
+        p = ngx_queue_head(&q->unsettled);
+        ngx_queue_remove(p);
+
+        file = ngx_queue_data(p, ngx_http_taptalent_file_t, retry);
+        file->unsettled = 0;
+
+        if (!file->touched) {
+            file->touched = 1;
+            ngx_queue_insert_tail(&work->touched, &file->work);
+        }
+    }
+
+    q->resettle = 0;
+
+    while (!ngx_queue_empty(&q->ended)) {
+        p = ngx_queue_head(&q->ended);
+        ngx_queue_remove(p);
+
+        file = ngx_queue_data(p, ngx_http_taptalent_file_t, queue);
+
+        if (!file->touched) {
+            file->touched = 1;
+            ngx_queue_insert_tail(&work->touched, &file->work);
+        }
+    }
+
+    for (p = ngx_queue_head(&work->touched);
+         p != ngx_queue_sentinel(&work->touched);
+         p = ngx_queue_next(p))
+    {
+        file = ngx_queue_data(p, ngx_http_taptalent_file_t, work);
+
+        file->ending = (file->left == 0);
+        file->failed = 0;
+        file->rc = NGX_OK;
+    }
+}
+
+
+/* the scan, as long as there is room for names; files, as events are needed */
+
+static void
+ngx_http_taptalent_work_refill(ngx_http_taptalent_queue_t *q)
+{
+    ngx_uint_t                  n;
+    ngx_rbtree_node_t          *node;
+    ngx_http_taptalent_file_t  *file;
+
+    if ((q->rescan || q->scan.dir)
+        && q->npending < NGX_HTTP_TAPTALENT_PENDING / 2)
+    {
+        if (q->scan.dir == NULL) {
+            q->rescan = 0;
+            q->scanned = ngx_current_msec;
+        }
+
+        q->work.scan = &q->scan;
+
+        /* the oldest first, as far as the window reaches */
+        return;
+    }
+
+    for (n = 0;
+         n < NGX_HTTP_TAPTALENT_LOADS
+         && q->npending
+         && q->lines < 2 * q->forward->concurrency
+         && q->waiting < NGX_HTTP_TAPTALENT_WAITING
+         && q->bytes < NGX_HTTP_TAPTALENT_BYTES;
+         n++)
+    {
+        node = ngx_rbtree_min(q->pending.root, q->pending.sentinel);
+
+        ngx_rbtree_delete(&q->pending, node);
+        q->npending--;
+
+        ngx_rbtree_insert(&q->active, node);
+
+        file = (ngx_http_taptalent_file_t *) node;
+        file->rc = NGX_AGAIN;
+
+        ngx_queue_insert_tail(&q->work.files, &file->work);
+    }
+}
+
+
+/* in a thread */
+
+static void
+ngx_http_taptalent_work_run(void *data, ngx_log_t *log)
+{
+    ngx_http_taptalent_queue_t *q = data;
+
+    size_t                            bytes;
+    ngx_queue_t                      *p;
+    ngx_http_taptalent_file_t        *file;
+    ngx_http_taptalent_work_t        *work;
+    ngx_http_taptalent_spool_error_t  error;
+
+    work = &q->work;
+
+    ngx_http_taptalent_work_settle(q);
+
+    bytes = 0;
+
+    for (p = ngx_queue_head(&work->files);
+         p != ngx_queue_sentinel(&work->files);
+         p = ngx_queue_next(p))
+    {
+        if (bytes >= NGX_HTTP_TAPTALENT_LOAD) {
+            break;
+        }
+
+        file = ngx_queue_data(p, ngx_http_taptalent_file_t, work);
+
+        error.err = 0;
+
+        file->rc = ngx_http_taptalent_spool_read(q->spool, file->name,
+                                                 &file->content, &error);
+        bytes += file->content.len;
+
+        if (error.err) {
+            work->error = error;
+        }
+    }
+
+    if (work->scan) {
+        work->scanned = ngx_http_taptalent_spool_scan(q->spool, work->scan,
+                                                      &error);
+        if (work->scanned != NGX_OK) {
+            work->error = error;
+        }
+    }
+}
+
+
+static void
+ngx_http_taptalent_work_settle(ngx_http_taptalent_queue_t *q)
+{
+    u_char                           *text;
+    ngx_queue_t                      *p;
+    ngx_http_taptalent_file_t        *file;
+    ngx_http_taptalent_item_t        *item;
+    ngx_http_taptalent_work_t        *work;
+    ngx_http_taptalent_spool_error_t  error;
+
+    work = &q->work;
+
+    for (p = ngx_queue_head(&work->items);
+         p != ngx_queue_sentinel(&work->items);
+         p = ngx_queue_next(p))
+    {
+        item = ngx_queue_data(p, ngx_http_taptalent_item_t, queue);
+        file = item->file;
+
+        item->rc = NGX_OK;
+
+        if (item->dead.len) {
+            item->rc = ngx_http_taptalent_spool_bury(q->spool, &item->dead,
+                                                     file->name, item->line,
+                                                     &error);
+        }
+
+        if (item->rc == NGX_OK) {
+            text = realloc(file->text,
+                           file->len + NGX_HTTP_TAPTALENT_DONE_LEN);
+
+            if (text) {
+                file->text = text;
+                file->len = ngx_sprintf(text + file->len,
+                                        NGX_HTTP_TAPTALENT_DONE_FORMAT,
+                                        item->line)
+                            - text;
+            }
+
+        } else {
+            work->error = error;
+            file->failed++;
+        }
+    }
+
+    for (p = ngx_queue_head(&work->touched);
+         p != ngx_queue_sentinel(&work->touched);
+         p = ngx_queue_next(p))
+    {
+        file = ngx_queue_data(p, ngx_http_taptalent_file_t, work);
+
+        if (file->ending && file->failed == 0 && !file->kept) {
+
+            file->rc = file->damaged
+                       ? ngx_http_taptalent_spool_corrupt(q->spool, file->name,
+                                                          &error)
+                       : ngx_http_taptalent_spool_remove(q->spool, file->name,
+                                                         &error);
+
+        } else if (file->len) {
+            file->rc = ngx_http_taptalent_spool_settle(q->spool, file->name,
+                                                       file->text, file->len,
+                                                       &error);
+        }
+
+        if (file->rc == NGX_OK) {
+            file->len = 0;
+
+        } else {
+            work->error = error;
+        }
+    }
+}
+
+
+#if (NGX_THREADS)
+
+static void
+ngx_http_taptalent_work_done(ngx_event_t *ev)
+{
+    ev->complete = 0;
+
+    ngx_http_taptalent_work_finish(ev->data);
+}
+
+#endif
+
+
+static void
+ngx_http_taptalent_work_finish(ngx_http_taptalent_queue_t *q)
+{
+    u_char                     *name;
+    ngx_queue_t                *p;
+    ngx_http_taptalent_work_t  *work;
+
+    work = &q->work;
+    q->working = 0;
+
+    ngx_http_taptalent_work_settled(q);
+
+    while (!ngx_queue_empty(&work->files)) {
+        p = ngx_queue_head(&work->files);
+        ngx_queue_remove(p);
+
+        ngx_http_taptalent_work_loaded(q,
+                        ngx_queue_data(p, ngx_http_taptalent_file_t, work));
+    }
+
+    if (work->scan && work->scanned != NGX_OK) {
+        q->rescan = 1;
+        q->again = ngx_current_msec + NGX_HTTP_TAPTALENT_AGAIN;
+
+    } else if (work->scan) {
+
+        for (name = work->scan->names; name < work->scan->last;
+             name += ngx_strlen(name) + 1)
+        {
+            ngx_http_taptalent_queue_name(q, name);
+        }
+    }
+
+    ngx_http_taptalent_work_failed(q);
+
+    ngx_http_taptalent_queue_post(q);
+}
+
+
+static void
+ngx_http_taptalent_work_settled(ngx_http_taptalent_queue_t *q)
+{
+    ngx_queue_t                *p;
+    ngx_http_taptalent_file_t  *file;
+    ngx_http_taptalent_item_t  *item;
+    ngx_http_taptalent_work_t  *work;
+
+    work = &q->work;
+
+    while (!ngx_queue_empty(&work->items)) {
+        p = ngx_queue_head(&work->items);
+        ngx_queue_remove(p);
+
+        item = ngx_queue_data(p, ngx_http_taptalent_item_t, queue);
+
+        q->inflight--;
+
+        if (item->rc == NGX_OK) {
+
+            if (item->dead.len) {
+                ngx_log_error(NGX_LOG_ERR, q->log, 0,
+                              "event \"%V\", id %V, is given up with status "
+                              "%ui after %ui attempts and is in \"%V/dead\"",
+                              &item->delivery.event.name,
+                              &item->delivery.event.id,
+                              item->delivery.status, item->delivery.attempt,
+                              &q->spool->path);
+            }
+
+            ngx_http_taptalent_free_item(item);
+            continue;
+        }
+
+        /* dead/ cannot take it: it stays in the queue */
+
+        item->file->left++;
+        item->dead.len = 0;
+
+        ngx_http_taptalent_wait(item, q->forward->retry.max);
+    }
+
+    while (!ngx_queue_empty(&work->touched)) {
+        p = ngx_queue_head(&work->touched);
+        ngx_queue_remove(p);
+
+        file = ngx_queue_data(p, ngx_http_taptalent_file_t, work);
+        file->touched = 0;
+
+        if (file->len) {
+            ngx_queue_insert_tail(&q->unsettled, &file->retry);
+            file->unsettled = 1;
+        }
+
+        if (file->ending && file->failed == 0) {
+
+            if (file->damaged) {
+                ngx_log_error(NGX_LOG_CRIT, q->log, 0,
+                              "\"%s\" is damaged and is in \"%V/corrupt\"",
+                              file->name, &q->spool->path);
+            }
+
+            /* one that could not be removed must not be found again */
+
+            if (file->rc == NGX_OK && !file->kept) {
+                ngx_http_taptalent_forget_file(q, file);
+            }
+
+        } else if (!file->ending && file->left == 0 && file->out == 0
+                   && file->cursor == NULL)
+        {
+            /* its last lines, of no use, were taken meanwhile */
+            ngx_queue_insert_tail(&q->ended, &file->queue);
+        }
+    }
+}
+
+
+static void
+ngx_http_taptalent_work_failed(ngx_http_taptalent_queue_t *q)
+{
+    ngx_http_taptalent_work_t  *work;
+
+    work = &q->work;
+
+    switch (work->error.err) {
+
+    case 0:
+        break;
+
+    case EIO:
+    case EROFS:
+        if (!q->broken) {
+            q->broken = 1;
+
+            ngx_log_error(NGX_LOG_CRIT, q->log, work->error.err,
+                          "%s \"%V/%s\" failed, nothing is forwarded until "
+                          "reload", work->error.call, &q->spool->path,
+                          work->error.dir);
+        }
+
+        break;
+
+    default:
+
+        /* a full disk says so once a minute, deliveries go on and free it */
+
+        if (work->error.err != q->logged
+            || ngx_time() - q->logged_at >= NGX_HTTP_TAPTALENT_QUIET)
+        {
+            q->logged = work->error.err;
+            q->logged_at = ngx_time();
+
+            ngx_log_error(NGX_LOG_CRIT, q->log, work->error.err,
+                          "%s \"%V/%s\" failed", work->error.call,
+                          &q->spool->path, work->error.dir);
+        }
+    }
+}
+
+
+static void
+ngx_http_taptalent_work_loaded(ngx_http_taptalent_queue_t *q,
+    ngx_http_taptalent_file_t *file)
+{
+    ngx_uint_t  i;
+
+    switch (file->rc) {
+
+    case NGX_OK:
+
+        file->cursor = file->content.data;
+        file->left = file->content.lines;
+
+        for (i = 1; i <= file->content.lines; i++) {
+            if (file->content.done[i / 8] & (1 << (i % 8))) {
+                file->left--;
+            }
+        }
+
+        q->lines += file->content.lines;
+
+        ngx_queue_insert_tail(&q->loaded, &file->queue);
+        return;
+
+    case NGX_ABORT:
+        q->again = ngx_current_msec + NGX_HTTP_TAPTALENT_AGAIN;
+
+        /* fall through */
+
+    case NGX_AGAIN:
+
+        ngx_rbtree_delete(&q->active, &file->node);
+        ngx_rbtree_insert(&q->pending, &file->node);
+        q->npending++;
+        return;
+
+    case NGX_BUSY:
+
+        ngx_log_error(NGX_LOG_WARN, q->log, 0,
+                      "\"%V/new/%s\" is left alone, it is not a file of "
+                      "the worker's with one name",
+                      &q->spool->path, file->name);
+
+        /* it stays among the active, so that it is not looked at again */
+        return;
+
+    case NGX_ERROR:
+
+        ngx_log_error(NGX_LOG_CRIT, q->log, 0,
+                      "\"%s\" is damaged and goes to \"%V/corrupt\"",
+                      file->name, &q->spool->path);
+        break;
+
+    default: /* NGX_DECLINED, gone */
+        break;
+    }
+
+    ngx_http_taptalent_forget_file(q, file);
+}
