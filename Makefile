@@ -22,6 +22,7 @@ help:
 	@echo "make            build the dynamic module for the installed nginx"
 	@echo "make demo       a complete example with the sender's own event"
 	@echo "make test       build all variants and run the tests on each"
+	@echo "make bench      acknowledgements a second beside nginx's own return 200"
 	@echo "make deps       install the Debian packages that are missing"
 	@echo "make install    copy the module to nginx's modules"
 	@echo "make clean      remove build/"
@@ -41,10 +42,13 @@ demo:
 	@t/build/debian.sh
 	@t/demo/demo.sh
 
+bench: all
+	@t/bench/ack.pl
+
 install: all
 	@t/build/install.sh
 
 clean:
 	rm -rf build
 
-.PHONY: all help deps test demo install clean
+.PHONY: all help deps test demo bench install clean

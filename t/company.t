@@ -131,9 +131,9 @@ my $huge = '12345678901234567890123';
 my @cases = (
     ['/server', ['"server"'], ['"inherited"', '"serve"'], [undef]],
     ['/one', ['"acme"', '"\\u0061cme"'],
-     ['"Acme"', '"acm"', '"acmee"', '"acme "', '" acme"', '1', '"any"',
-      '"acme\\u0000"', '"\\u0000"'],
-     [undef, '""', 'null', 'true']],
+     ['"Acme"', '"acm"', '"acmee"', '"acme "', '" acme"', '1', '"any"'],
+     [undef, '""', 'null', 'true', '"acme\\u0000"', '"\\u0000"',
+      '"acme\\r\\nX-Evil: 1"', '"acme\\u007f"']],
     ['/list', ['"acme"', '12345', '"12345"', '"two words"', '-7', '"-7"',
                $huge, "\"$huge\"", "\"Z\xc3\xbcrich\"", '"Z\\u00fcrich"'],
      ['12346', '123456', '1234', '-12345', '"012345"', '"two"', '"7"', '7',

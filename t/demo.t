@@ -16,7 +16,8 @@ use Test::Edge;
 
 my $t = Test::Edge->new();
 
-my %ports = (PORT => $t->port(1), HTTP_PORT => $t->port(0));
+my %ports = (PORT => $t->port(1), HTTP_PORT => $t->port(0),
+             APP_PORT => $t->port(3));
 
 # a demo has a process group of its own, so it has to be ended with us
 
@@ -31,16 +32,18 @@ END {
 
 # to its end
 
+my $started = time();
 my $demo = demo(%ports, DEMO_EXIT => 1);
 my ($status, $shown) = finish($demo);
 
 is($status, 0, 'exit status') or diag($shown);
+cmp_ok(time() - $started, '<', 30, 'not long');
 
 like($shown, qr/^\Q$_\E/m, "shows: $_") for (
     "  \$ curl -k https://localhost:$ports{PORT}/webhooks/taptalent",
     '  {"received":true}',
     '  HTTP status 200',
-    '  $ jq . spool/new/*.ndjson',
+    '  $ jq . $(ls spool/new/*.ndjson | tail -n 1)',
     '    "event": "resume.bulk_upload_parse.started",',
     '    "companyId": "company-uuid",',
     '  {"received":false,"error":"company_id",',
@@ -52,7 +55,30 @@ like($shown, qr/^\Q$_\E/m, "shows: $_") for (
     '  {"received":false,"error":"https_required",',
     '  {"received":true,"message":"Webhook received successfully",',
     '  403 company_id POST resume.bulk_upload_parse.started somebody-else ',
+    '  destination "/application" is down, status 502, next attempt in ',
+    '  destination "/application" is up again',
+    '  application: refuses candidate.created, attempt 1,',
+    '  {"reason":"permanent","status":422,"attempts":1,"at":"20',
+    '  $ mv spool/dead/*.ndjson spool/new/',
+    '  application: got candidate.created, attempt 1,',
+    '  422 candidate.created ',
+    '  200 candidate.created ',
 );
+
+# what waited while the application was away, arrives
+
+my ($waited) = $shown =~ /^8\.(.*?)^9\./ms;
+my ($arrived) = $shown =~ /^9\.(.*?)^10\./ms;
+
+my @files = $waited =~ /^  (\d{8}T\S+\.ndjson)$/mg;
+my @arrived = $arrived =~ /^  application: got \S+, attempt (\d+),$/mg;
+
+is(@files, 2, 'two files wait');
+is(@arrived, 2, 'two events arrive');
+cmp_ok((sort @arrived)[-1], '>=', 2, 'one of them was tried before');
+
+my @received = $shown =~ /^      received (\S+Z), \d+\.\d+ s ago$/mg;
+is(@received, 5, 'each with the time when it was received');
 
 unlike($shown, qr/UNEXPECTED/, 'nothing unexpected');
 nothing_left($shown);
@@ -71,13 +97,28 @@ my ($command) = $shown =~ /^( +curl -k .*?event\.json)$/ms;
 my $answer = qx{$command -s 2>&1};
 is($answer, '{"received":true}', 'the command to try next');
 
-my ($jq) = $shown =~ /^ +(jq \. \S+)$/m;
+ok($t->wait_for(sub { output($demo) =~ /at the end.*^application: got /ms },
+                10, 'the event to arrive'), 'the application prints it');
+
+my ($kill, $jq) = $shown =~ /^ +(kill \d+)\n +(jq \. \S+)$/m;
+my ($start) = $shown =~ /^ +(perl \S+application\.pl \d+)$/m;
+
+is(system($kill), 0, 'the application is stopped');
+is(qx{$command -s 2>&1}, '{"received":true}', 'another event');
+
 my @ids = qx{$jq} =~ /^  "id": "(\w+)"/mg;
-is(@ids, 2, 'the spool as the demo tells to look at it');
+is(@ids, 1, 'the spool as the demo tells to look at it');
+
+my $application = open(my $out, '-|', "exec $start") // die "fork: $!";
+like(scalar(<$out>), qr/^application: got resume/, 'it arrives');
+kill 'TERM', $application;
+close $out;
 
 my ($prefix) = $shown =~ m{Its files are in\s+(\S+)\. };
 my $log = $t->read_file("$prefix/error.log");
-unlike($log, qr/\[(alert|emerg|crit|error)\]/, 'error log of the demo');
+my @errors = grep { /\[(alert|emerg|crit|error)\]/ } split /\n/, $log;
+@errors = grep { !/connect\(\) failed|is given up with status 422/ } @errors;
+is("@errors", '', 'error log of the demo');
 
 kill 'INT', -$demo->{pid};
 ($status) = finish($demo);
@@ -143,10 +184,12 @@ my $taken = IO::Socket::INET->new(LocalAddr => '127.0.0.1', Listen => 1,
 is($status, 1, 'port taken');
 like($shown, qr/port ${\$t->port(2)} is in use.* PORT=\d+$/m, 'it is named');
 
-($status, $shown) = finish(demo(%ports, HTTP_PORT => $t->port(2)));
-is($status, 1, 'second port taken');
-like($shown, qr/port ${\$t->port(2)} is in use.* HTTP_PORT=\d+$/m,
-     'it is named');
+for my $name (qw(HTTP_PORT APP_PORT)) {
+    ($status, $shown) = finish(demo(%ports, $name => $t->port(2)));
+    is($status, 1, "$name taken");
+    like($shown, qr/port ${\$t->port(2)} is in use.* $name=\d+$/m,
+         'it is named');
+}
 
 close $taken;
 

@@ -7,6 +7,7 @@ use strict;
 use warnings;
 
 use Digest::SHA qw(sha256_hex);
+use IO::Socket::INET;
 use MIME::Base64 qw(encode_base64);
 use POSIX ();
 use Test::More;
@@ -17,7 +18,8 @@ use Test::Edge;
 my $t = Test::Edge->new(workers => 2);
 my $top = $t->top();
 
-my @documents = qw(README.md docs/directives.md docs/spool.md);
+my @documents = qw(README.md docs/directives.md docs/forwarding.md
+                   docs/spool.md);
 my %text = map { $_ => $t->read_file("$top/$_") } @documents;
 
 my $root = defined $t->worker_user();
@@ -29,6 +31,7 @@ variables();
 verdicts();
 configurations();
 readme();
+forwarding();
 envelope();
 consumer();
 post();
@@ -220,6 +223,7 @@ sub configuration {
     $block =~ s{/var/log/nginx/}{%%PREFIX%%/}g;
     $block =~ s{\blisten(\s+)443 ssl;}{listen$1 127.0.0.1:%%PORT_1%% ssl;}g;
     $block =~ s{\blisten(\s+)8080;}{listen$1 127.0.0.1:%%PORT_0%%;}g;
+    $block =~ s{127\.0\.0\.1:3000}{127.0.0.1:%%PORT_2%%}g;
 
     if ($block !~ /^http \{/m) {
 
@@ -235,6 +239,8 @@ sub configuration {
     }
 
     $t->tls();
+    $t->write_file('fastcgi_params',
+                   'fastcgi_param REQUEST_METHOD $request_method;');
 
     return "%%GLOBALS%%\n\n$block";
 }
@@ -251,6 +257,12 @@ sub config_ok {
     my ($status, $output) = $t->config_test();
 
     is($status, 0, $name) or diag("$block\n$output");
+
+    if ($block =~ /_forward / && $block !~ /_spool /) {
+        like($output, qr/\[warn\].* has no spool/, "$name: a warning");
+        return;
+    }
+
     unlike($output, qr/\[warn\]/, "$name: no warnings");
 }
 
@@ -260,7 +272,7 @@ sub config_ok {
 sub readme {
     my ($block) = $text{'README.md'} =~ /^```nginx\n(.*?)^```$/ms;
 
-    cmp_ok(scalar(split /\n/, $block), '<=', 16, 'README.md: short');
+    cmp_ok(scalar(split /\n/, $block), '<=', 21, 'README.md: short');
 
     $t->conf(configuration($block));
     $t->run();
@@ -282,6 +294,18 @@ sub readme {
     is(@lines, 1, 'README.md: one line in the spool');
     is($lines[0]{payload}{companyId}, 'company-uuid', 'README.md: payload');
 
+    # there is no application yet, and then there is
+
+    ok($t->wait_log(qr/destination "\/application" is down/),
+       'README.md: the application is down');
+
+    my $request = application(200);
+
+    like($request, qr{^POST /webhooks/taptalent HTTP/}, 'README.md: forwarded');
+    like($request, qr/"companyId": "company-uuid"/, 'README.md: the event');
+    ok($t->wait_for(sub { !$t->spool_files() }, 10, 'an empty spool'),
+       'README.md: it leaves the spool');
+
     # each refusal says why
 
     my $refused = $t->post('/webhooks/taptalent', '[]', tls => 1,
@@ -292,6 +316,112 @@ sub readme {
     is($refused->{status}, 422, 'README.md: a refusal');
     is_deeply([sort keys %{$refused->{json}}], [qw(error message received)],
               'README.md: its members');
+
+    $t->stop();
+}
+
+
+# An application that answers one request, and returns it.
+
+sub application {
+    my ($status) = @_;
+
+    my $listener = IO::Socket::INET->new(
+        LocalAddr => '127.0.0.1', LocalPort => $t->port(2), Listen => 5,
+        ReuseAddr => 1, Timeout => 20,
+    ) or die "listen: $!";
+
+    my $c = $listener->accept() or return '';
+    close $listener;
+
+    my $request = '';
+
+    while ($request !~ /^Content-Length: (\d+)\r\n.*\r\n\r\n(.*)/ms
+           || length $2 < $1)
+    {
+        sysread $c, $request, 65536, length $request or last;
+    }
+
+    syswrite $c, "HTTP/1.1 $status X\r\nContent-Length: 0\r\n"
+                 . "Connection: close\r\n\r\n";
+    close $c;
+
+    return $request;
+}
+
+
+# docs/forwarding.md ---------------------------------------------------------
+
+sub forwarding {
+    my $text = $text{'docs/forwarding.md'};
+
+    # the limits are those of the source
+
+    my $header = $t->read_file("$top/src/ngx_http_taptalent_queue.h");
+    my %limit = $header =~ /^#define NGX_HTTP_TAPTALENT_(\w+) +(\d+)/mg;
+
+    my ($events, $megabytes, $destinations) =
+        $text =~ /^- (\d+) events, or (\d+) megabytes .*^- (\d+) dest/ms;
+
+    is($events, $limit{WAITING}, 'docs/forwarding.md: waiting events');
+    is($megabytes, $limit{BYTES} / 2 ** 20, 'docs/forwarding.md: their bytes');
+    is($destinations, $limit{DESTS}, 'docs/forwarding.md: destinations');
+
+    # what arrives is what is shown
+
+    my ($block) = $text =~ /^```nginx\n(.*?)^```$/ms;
+    $t->conf(configuration($block));
+    $t->run();
+
+    is($t->post('/webhooks/taptalent', event(), tls => 1)->{status}, 200,
+       'docs/forwarding.md: an event');
+
+    my ($head) = application(422) =~ /^(.*?)\r\n\r\n/s;
+    my @names = $head =~ /^([^:\r]+): /mg;
+
+    my ($shown) = $text =~ /^( +POST .*?)^$/ms;
+    my @shown = $shown =~ /^ +([\w-]+): /mg;
+
+    is("@names", "@shown", 'docs/forwarding.md: headers');
+
+    my ($line) = $head =~ /^(.*?)\r$/m;
+    like($shown, qr/^ +\Q$line\E$/m, 'docs/forwarding.md: request line');
+
+    # a dead letter, which is looked at and sent again
+
+    ok($t->wait_for(sub { $t->spool_files('dead') }, 10, 'a dead letter'),
+       'docs/forwarding.md: a dead letter');
+
+    my ($members) = $text =~ /^## Dead letters$(.*?)^## /ms;
+    my @documented = $members =~ /^\| `(\w+)` \|/mg;
+    my ($letter) = $t->spool_lines('dead');
+    is(join(' ', sort keys %{$letter->{dead}}), join(' ', sort @documented),
+       'docs/forwarding.md: its members');
+    is(substr($letter->{_line}, 0, 8), '{"dead":', 'the first member');
+
+    my $spool = $t->spool();
+    my ($list) = $text =~ /^    (cd \S+\n +jq -r .*?ndjson)$/ms;
+    $list =~ s{/var/spool/taptalent}{$spool};
+
+    like(qx{$list}, qr/^\S+Z\tpermanent\t422\t\S+\t$letter->{id}$/,
+         'docs/forwarding.md: list of dead letters');
+
+    my ($name) = $text =~ m{^ +mv dead/(\S+) new/$}m;
+    s/[0-9a-f]/0/g for $name, my $real = $letter->{_file};
+    s/0{4,}\./0./ for $name, $real;
+    is($real, $name, 'docs/forwarding.md: form of its name');
+
+    my ($again) = $text =~ /^ +(find dead .*)$/m;
+    is(system("cd $spool && $again"), 0, 'docs/forwarding.md: sent again');
+
+    like(application(200), qr/^X-Webhook-Id: $letter->{id}\r$/m,
+         'docs/forwarding.md: it arrives');
+    ok($t->wait_for(sub { !$t->spool_files() }, 10, 'an empty spool'),
+       'docs/forwarding.md: it leaves the spool');
+
+    like($t->read_file('delivery.log'),
+         qr/ $letter->{id} \S+ \S+ 422 \S+\n.* $letter->{id} \S+ \S+ 200 /s,
+         'docs/forwarding.md: the log of deliveries');
 
     $t->stop();
 }

@@ -6,10 +6,10 @@
 . "$(dirname "$0")/lib.sh"
 
 packages="nginx nginx-dev libyajl-dev libssl-dev gcc libc6-dev make dpkg-dev
-    curl jq openssl"
+    curl jq openssl perl"
 
 if [ "${1:-test}" = test ]; then
-    packages="$packages libpcre2-dev zlib1g-dev libio-socket-ssl-perl perl
+    packages="$packages libpcre2-dev zlib1g-dev libio-socket-ssl-perl php-fpm
         nghttp2-client strace e2fsprogs xfsprogs util-linux
         debian-archive-keyring ca-certificates"
 fi
@@ -49,13 +49,13 @@ fi
 
 
 # Debian starts what it installs. An nginx that nobody asked for must not take
-# port 80: policy-rc.d says no while the packages are installed. Where there is
-# one already, the administrator has decided.
+# port 80, nor is a php-fpm wanted: policy-rc.d says no while the packages are
+# installed. Where there is one already, the administrator has decided.
 
 policy=/usr/sbin/policy-rc.d
 
 case " $missing " in
-*" nginx "*)
+*" nginx "*|*" php-fpm "*)
     if [ ! -e $policy ]; then
         trap '$root rm -f $policy' EXIT
         trap 'exit 1' HUP INT TERM
@@ -76,5 +76,12 @@ case " $missing " in
 *" nginx "*)
     echo "nginx was installed, and its service was not started;" \
          "\`systemctl disable nginx\` keeps it so after the next boot"
+    ;;
+esac
+
+case " $missing " in
+*" php-fpm "*)
+    echo "php-fpm was installed for the tests, which start their own;" \
+         "nobody needs its service"
     ;;
 esac
