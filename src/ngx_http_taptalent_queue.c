@@ -408,6 +408,7 @@ ngx_http_taptalent_queue_hold(ngx_event_t *ev)
         }
 
         if (q->spool == NULL) {
+            q->lost = 1;
             return;
         }
     }
@@ -465,6 +466,10 @@ ngx_http_taptalent_queue_run(ngx_event_t *ev)
     ngx_http_taptalent_queue_t  *q;
 
     q = ev->data;
+
+    if (q->lost) {
+        return;
+    }
 
     while (ngx_http_taptalent_may_send(q)) {
 

@@ -192,6 +192,7 @@ struct ngx_http_taptalent_queue_s {
     unsigned                          resettle:1;
     unsigned                          draining:1;
     unsigned                          parting:1;  /* and nothing flies */
+    unsigned                          lost:1;     /* what was in memory */
     unsigned                          broken:1;
 };
 

@@ -94,7 +94,13 @@ for my $n (1 .. $kills) {
 
     # what a consumer does, while it goes on
 
-    $o->collect($spool, take => 1) if $n % 5 == 0;
+    # the load waits: on a fast disk it writes faster than this reads
+
+    if ($n % 5 == 0) {
+        kill 'STOP', @{ $load->{pids} };
+        $o->collect($spool, take => 1);
+        kill 'CONT', @{ $load->{pids} };
+    }
 
     last if $stuck > 3;
 }
