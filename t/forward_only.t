@@ -43,7 +43,7 @@ http {
         location /young {
             taptalent_webhook on;
             taptalent_webhook_forward /application;
-            taptalent_webhook_retry initial=100ms max=100ms max_age=1s;
+            taptalent_webhook_retry initial=100ms max=100ms max_age=2s;
         }
 
         location /application {
