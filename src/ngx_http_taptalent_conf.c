@@ -13,6 +13,8 @@
 /* The directives that have more than one value to set. */
 
 
+static ngx_int_t ngx_http_taptalent_compile(ngx_conf_t *cf, ngx_str_t *value,
+    ngx_http_complex_value_t *cv);
 static char *ngx_http_taptalent_spool_parameter(ngx_conf_t *cf,
     ngx_http_taptalent_commit_t *c, ngx_str_t *value);
 static ngx_int_t ngx_http_taptalent_retry_parameter(
@@ -23,14 +25,29 @@ static ngx_http_taptalent_spool_conf_t *ngx_http_taptalent_add_spool(
     ngx_conf_t *cf, ngx_http_taptalent_spool_conf_t *sc);
 
 
+static ngx_int_t
+ngx_http_taptalent_compile(ngx_conf_t *cf, ngx_str_t *value,
+    ngx_http_complex_value_t *cv)
+{
+    ngx_http_compile_complex_value_t  ccv;
+
+    ngx_memzero(&ccv, sizeof(ngx_http_compile_complex_value_t));
+
+    ccv.cf = cf;
+    ccv.value = value;
+    ccv.complex_value = cv;
+
+    return ngx_http_compile_complex_value(&ccv);
+}
+
+
 char *
 ngx_http_taptalent_webhook_https(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf)
 {
     ngx_http_taptalent_loc_conf_t *tlcf = conf;
 
-    ngx_str_t                         *value;
-    ngx_http_compile_complex_value_t   ccv;
+    ngx_str_t  *value;
 
     if (tlcf->https != NGX_CONF_UNSET) {
         return "is duplicate";
@@ -61,13 +78,9 @@ ngx_http_taptalent_webhook_https(ngx_conf_t *cf, ngx_command_t *cmd,
         return NGX_CONF_ERROR;
     }
 
-    ngx_memzero(&ccv, sizeof(ngx_http_compile_complex_value_t));
-
-    ccv.cf = cf;
-    ccv.value = &value[1];
-    ccv.complex_value = tlcf->https_value;
-
-    if (ngx_http_compile_complex_value(&ccv) != NGX_OK) {
+    if (ngx_http_taptalent_compile(cf, &value[1], tlcf->https_value)
+        != NGX_OK)
+    {
         return NGX_CONF_ERROR;
     }
 
@@ -81,10 +94,9 @@ ngx_http_taptalent_webhook_company_id(ngx_conf_t *cf, ngx_command_t *cmd,
 {
     ngx_http_taptalent_loc_conf_t *tlcf = conf;
 
-    ngx_str_t                         *value;
-    ngx_uint_t                         i;
-    ngx_http_complex_value_t          *cv;
-    ngx_http_compile_complex_value_t   ccv;
+    ngx_str_t                 *value;
+    ngx_uint_t                 i;
+    ngx_http_complex_value_t  *cv;
 
     if (tlcf->companies != NGX_CONF_UNSET_PTR) {
         return "is duplicate";
@@ -133,13 +145,7 @@ ngx_http_taptalent_webhook_company_id(ngx_conf_t *cf, ngx_command_t *cmd,
             return NGX_CONF_ERROR;
         }
 
-        ngx_memzero(&ccv, sizeof(ngx_http_compile_complex_value_t));
-
-        ccv.cf = cf;
-        ccv.value = &value[i];
-        ccv.complex_value = cv;
-
-        if (ngx_http_compile_complex_value(&ccv) != NGX_OK) {
+        if (ngx_http_taptalent_compile(cf, &value[i], cv) != NGX_OK) {
             return NGX_CONF_ERROR;
         }
     }
@@ -429,11 +435,10 @@ ngx_http_taptalent_webhook_forward(ngx_conf_t *cf, ngx_command_t *cmd,
 {
     ngx_http_taptalent_loc_conf_t *tlcf = conf;
 
-    ngx_int_t                          n;
-    ngx_str_t                         *value;
-    ngx_uint_t                         i;
-    ngx_http_taptalent_forward_t      *forward;
-    ngx_http_compile_complex_value_t   ccv;
+    ngx_int_t                      n;
+    ngx_str_t                     *value;
+    ngx_uint_t                     i;
+    ngx_http_taptalent_forward_t  *forward;
 
     if (tlcf->forward != NGX_CONF_UNSET_PTR) {
         return "is duplicate";
@@ -464,13 +469,7 @@ ngx_http_taptalent_webhook_forward(ngx_conf_t *cf, ngx_command_t *cmd,
         return NGX_CONF_ERROR;
     }
 
-    ngx_memzero(&ccv, sizeof(ngx_http_compile_complex_value_t));
-
-    ccv.cf = cf;
-    ccv.value = &value[1];
-    ccv.complex_value = forward->uri;
-
-    if (ngx_http_compile_complex_value(&ccv) != NGX_OK) {
+    if (ngx_http_taptalent_compile(cf, &value[1], forward->uri) != NGX_OK) {
         return NGX_CONF_ERROR;
     }
 
