@@ -14,6 +14,8 @@ built=
 failed=
 
 for variant in "$@"; do
+    rm -f "$build/$variant-test.log" "$build/$variant.passed"
+
     if "$top/t/build/variant.sh" "$variant"; then
         built="$built $variant"
     else
@@ -43,8 +45,23 @@ for variant in $built; do
     echo
     echo "== $variant: ${TEST_NGINX_BINARY:-the installed nginx}"
 
-    if ! ${PROVE:-prove} -r $tests; then
+    { ${PROVE:-prove} -r $tests 2>&1 && : > "$build/$variant.passed"; } \
+        | tee "$build/$variant-test.log"
+
+    if [ ! -f "$build/$variant.passed" ]; then
         failed="$failed $variant"
+    fi
+done
+
+# what failed is said again at the end, where it is seen in a long log
+
+for variant in $failed; do
+    echo
+    echo "== $variant failed:"
+
+    if [ -f "$build/$variant-test.log" ]; then
+        grep -A 12 -E "^#   Failed|^Parse errors|^Bailout|Wstat: [1-9]" \
+            "$build/$variant-test.log" || :
     fi
 done
 
