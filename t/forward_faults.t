@@ -475,7 +475,7 @@ if (part('stop')) {
     is($late, 0, "$title: nginx has ended");
     diag(sprintf '  nginx ended within %.3f s of worker_shutdown_timeout=500ms',
          $longest);
-    cmp_ok($longest, '<', 10, "$title: and in time");
+    cmp_ok($longest, '<', 10 * $Test::Edge::PATIENCE, "$title: and in time");
 
     $app->mode('ok');
     $t->run();

@@ -199,7 +199,7 @@ for my $case (['in flight', sub { }, 'hang'],
     $app->wait_for(1) if $mode ne '200';
     my $start = time();
     ok($t->quit(timeout => 10), "worker_shutdown_timeout, $name: it ends");
-    cmp_ok(time() - $start, '<', 5, "$name: in time");
+    cmp_ok(time() - $start, '<', 5 * $Test::Edge::PATIENCE, "$name: in time");
     cmp_ok(time() - $start, '>=', 0.9, "$name: not before");
     is(scalar(() = $t->grep_log(qr/\[crit\].*3\ events\ are\ lost.*
                                    worker_shutdown_timeout/x)), 1,

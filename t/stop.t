@@ -178,7 +178,7 @@ SKIP: {
     is(scalar(grep { $_->{status} == 200 } @answers), 0,
        'worker_shutdown_timeout: nobody gets a 2xx');
     diag(sprintf 'closed after %.3f s of worker_shutdown_timeout=500ms', $took);
-    cmp_ok($took, '<', 15, 'they are let go in time');
+    cmp_ok($took, '<', 15 * $Test::Edge::PATIENCE, 'they are let go in time');
 
     $_->detach() for @traces;
 

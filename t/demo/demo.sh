@@ -69,8 +69,8 @@ main() {
         exit 0 ;;
     esac
 
-    say_what_next
     follow_application
+    say_what_next
     wait "$master"
 
     master=
@@ -212,9 +212,9 @@ show_application() {
 
 
 follow_application() {
-    wrapper=$(dies_with_us)
+    # it sees by itself that we have ended
 
-    $wrapper tail -n 0 -f "$prefix/application.log" &
+    tail --pid=$$ -n 0 -f "$prefix/application.log" &
     follower=$!
 }
 

@@ -238,7 +238,7 @@ sub strace {
     my $self = bless { pid => $pid, log => $log }, 'Test::Fault::Strace';
     push @traces, $self;
 
-    my $until = time() + 10;
+    my $until = time() + 40;
 
     # said after PTRACE_INTERRUPT: the thread stops before its next call
 

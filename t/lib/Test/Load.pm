@@ -172,7 +172,7 @@ sub wait_more {
 sub wait_until {
     my ($self, $sub, $seconds) = @_;
 
-    my $until = time() + $seconds;
+    my $until = time() + $seconds * $Test::Edge::PATIENCE;
 
     until ($sub->()) {
         return 0 if time() > $until;

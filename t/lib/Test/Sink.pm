@@ -44,6 +44,7 @@ use IO::Socket::INET;
 use IO::Socket::UNIX;
 use POSIX ();
 use Socket qw(AF_UNIX PF_UNSPEC SOCK_STREAM);
+use Test::Edge ();
 use Test::More ();
 use Time::HiRes qw(sleep time);
 
@@ -176,7 +177,9 @@ sub poll {
 sub wait_for {
     my ($self, $until, $seconds, $what) = @_;
 
-    my $deadline = time() + ($seconds //= 10);
+    $seconds = ($seconds // 10) * $Test::Edge::PATIENCE;
+
+    my $deadline = time() + $seconds;
     my $pause = 0.002;
 
     while (1) {

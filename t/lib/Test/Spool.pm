@@ -28,6 +28,7 @@ use File::Temp ();
 use MIME::Base64 qw(decode_base64);
 use POSIX qw(_exit);
 use Scalar::Util qw(weaken);
+use Test::Edge ();
 use Time::HiRes qw(time);
 
 
@@ -291,7 +292,7 @@ sub note_refused { my ($self, $id) = @_; $self->{refused}++ }
 sub wait_acked {
     my ($self, $n, $seconds) = @_;
 
-    my $until = time() + ($seconds || 30);
+    my $until = time() + ($seconds || 30) * $Test::Edge::PATIENCE;
     my $goal = $self->acked() + $n;
 
     while ($self->acked() < $goal) {
@@ -565,7 +566,7 @@ sub put {
 sub answer {
     my ($s, $arg) = @_;
 
-    my $until = time() + ($arg->{timeout} || 20);
+    my $until = time() + ($arg->{timeout} || 80);
     my ($buf, $length) = ('');
 
     for ( ;; ) {
