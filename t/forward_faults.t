@@ -461,8 +461,14 @@ if (part('stop')) {
         my $load = $o->load(port => $t->port(0), @load);
 
         $o->wait_delivered(32) or $stuck++;
+
+        # no more than these: some may hang before mode() returns
+
+        my $all = ($o->answers()->{hang} || 0) + $concurrency;
+
         $app->mode('hang');
-        $o->wait_answered($concurrency) or $stuck++;
+        $o->wait_until(sub { ($o->answers()->{hang} || 0) >= $all }, 30)
+            or $stuck++;
 
         my $start = time();
 
