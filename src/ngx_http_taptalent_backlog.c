@@ -24,8 +24,12 @@
 
 
 static void ngx_http_taptalent_backlog_sidecar(u_char *sidecar, u_char *name);
-static ngx_int_t ngx_http_taptalent_backlog_ours(
-    ngx_http_taptalent_spool_t *spool, ngx_fd_t fd, off_t *size);
+static ngx_int_t ngx_http_taptalent_backlog_ours(ngx_fd_t fd,
+    ngx_file_info_t *fi);
+static ngx_int_t ngx_http_taptalent_backlog_same(
+    ngx_http_taptalent_spool_t *spool, u_char *name,
+    ngx_http_taptalent_content_t *content,
+    ngx_http_taptalent_spool_error_t *error);
 static ngx_int_t ngx_http_taptalent_backlog_load(ngx_fd_t fd, u_char *p,
     size_t len, size_t *loaded);
 static ngx_int_t ngx_http_taptalent_backlog_check(u_char *name,
@@ -165,9 +169,9 @@ ngx_http_taptalent_spool_read(ngx_http_taptalent_spool_t *spool,
     u_char *name, ngx_http_taptalent_content_t *content,
     ngx_http_taptalent_spool_error_t *error)
 {
-    off_t      size;
-    ngx_fd_t   fd;
-    ngx_int_t  rc;
+    ngx_fd_t         fd;
+    ngx_int_t        rc;
+    ngx_file_info_t  fi;
 
     ngx_memzero(content, sizeof(ngx_http_taptalent_content_t));
 
@@ -194,14 +198,18 @@ ngx_http_taptalent_spool_read(ngx_http_taptalent_spool_t *spool,
         return NGX_ABORT;
     }
 
-    rc = ngx_http_taptalent_backlog_ours(spool, fd, &size);
+    rc = ngx_http_taptalent_backlog_ours(fd, &fi);
 
     if (rc != NGX_OK) {
         (void) ngx_close_file(fd);
         return rc;
     }
 
-    content->data = malloc(size + 1);
+    content->uniq = ngx_file_uniq(&fi);
+    content->mtime = ngx_file_mtime(&fi);
+    content->size = ngx_file_size(&fi);
+
+    content->data = malloc(content->size + 1);
 
     if (content->data == NULL) {
         (void) ngx_http_taptalent_spool_failed(error, NGX_ENOMEM, "malloc()",
@@ -210,7 +218,7 @@ ngx_http_taptalent_spool_read(ngx_http_taptalent_spool_t *spool,
         return NGX_ABORT;
     }
 
-    rc = ngx_http_taptalent_backlog_load(fd, content->data, size,
+    rc = ngx_http_taptalent_backlog_load(fd, content->data, content->size,
                                          &content->len);
     if (rc != NGX_OK) {
         (void) ngx_http_taptalent_spool_failed(error, ngx_errno, "read()",
@@ -245,22 +253,52 @@ ngx_http_taptalent_spool_read(ngx_http_taptalent_spool_t *spool,
 /* a regular file with one name, and of the user who is to have written it */
 
 static ngx_int_t
-ngx_http_taptalent_backlog_ours(ngx_http_taptalent_spool_t *spool,
-    ngx_fd_t fd, off_t *size)
+ngx_http_taptalent_backlog_ours(ngx_fd_t fd, ngx_file_info_t *fi)
 {
-    ngx_file_info_t  fi;
-
-    if (ngx_fd_info(fd, &fi) == NGX_FILE_ERROR
-        || !S_ISREG(fi.st_mode)
-        || fi.st_nlink != 1
-        || (fi.st_uid != geteuid() && fi.st_uid != 0))
+    if (ngx_fd_info(fd, fi) == NGX_FILE_ERROR
+        || !ngx_is_file(fi)
+        || fi->st_nlink != 1
+        || (fi->st_uid != geteuid() && fi->st_uid != 0))
     {
         return NGX_BUSY;
     }
 
-    *size = fi.st_size;
-
     return NGX_OK;
+}
+
+
+/* somebody may have moved another file over the one that is being sent */
+
+static ngx_int_t
+ngx_http_taptalent_backlog_same(ngx_http_taptalent_spool_t *spool,
+    u_char *name, ngx_http_taptalent_content_t *content,
+    ngx_http_taptalent_spool_error_t *error)
+{
+    u_char           sidecar[NAME_MAX + sizeof(NGX_HTTP_TAPTALENT_SIDECAR)];
+    ngx_fd_t         fd;
+    ngx_file_info_t  fi;
+
+    fd = spool->fd[NGX_HTTP_TAPTALENT_NEW];
+
+    if (fstatat(fd, (char *) name, &fi, AT_SYMLINK_NOFOLLOW) == 0) {
+
+        if (ngx_file_uniq(&fi) == content->uniq
+            && ngx_file_mtime(&fi) == content->mtime
+            && ngx_file_size(&fi) == content->size)
+        {
+            return NGX_OK;
+        }
+
+    } else if (ngx_errno != NGX_ENOENT) {
+        return ngx_http_taptalent_spool_failed(error, ngx_errno, "fstatat()",
+                                               NGX_HTTP_TAPTALENT_NEW);
+    }
+
+    ngx_http_taptalent_backlog_sidecar(sidecar, name);
+
+    (void) unlinkat(fd, (char *) sidecar, 0);
+
+    return NGX_DECLINED;
 }
 
 
@@ -344,12 +382,12 @@ ngx_http_taptalent_backlog_done(ngx_http_taptalent_spool_t *spool,
     u_char *name, ngx_http_taptalent_content_t *content,
     ngx_http_taptalent_spool_error_t *error)
 {
-    off_t       size;
-    size_t      len;
-    u_char     *text, *p, *start, *end;
-    u_char      sidecar[NAME_MAX + sizeof(NGX_HTTP_TAPTALENT_SIDECAR)];
-    ngx_fd_t    fd;
-    ngx_int_t   line;
+    size_t            len;
+    u_char           *text, *p, *start, *end;
+    u_char            sidecar[NAME_MAX + sizeof(NGX_HTTP_TAPTALENT_SIDECAR)];
+    ngx_fd_t          fd;
+    ngx_int_t         line;
+    ngx_file_info_t   fi;
 
     content->done = calloc(1, content->lines / 8 + 1);
 
@@ -366,21 +404,21 @@ ngx_http_taptalent_backlog_done(ngx_http_taptalent_spool_t *spool,
         return NGX_OK;
     }
 
-    if (ngx_http_taptalent_backlog_ours(spool, fd, &size) != NGX_OK
-        || size > NGX_HTTP_TAPTALENT_SIDECAR_MAX)
+    if (ngx_http_taptalent_backlog_ours(fd, &fi) != NGX_OK
+        || ngx_file_size(&fi) > NGX_HTTP_TAPTALENT_SIDECAR_MAX)
     {
         (void) ngx_close_file(fd);
         return NGX_OK;
     }
 
-    text = malloc(size + 1);
+    text = malloc(ngx_file_size(&fi) + 1);
 
     if (text == NULL) {
         (void) ngx_close_file(fd);
         goto nomem;
     }
 
-    (void) ngx_http_taptalent_backlog_load(fd, text, size, &len);
+    (void) ngx_http_taptalent_backlog_load(fd, text, ngx_file_size(&fi), &len);
     (void) ngx_close_file(fd);
 
     /* a power failure may have left anything: only whole records count */
@@ -423,13 +461,19 @@ nomem:
 
 ngx_int_t
 ngx_http_taptalent_spool_settle(ngx_http_taptalent_spool_t *spool,
-    u_char *name, u_char *text, size_t len,
-    ngx_http_taptalent_spool_error_t *error)
+    u_char *name, ngx_http_taptalent_content_t *content, u_char *text,
+    size_t len, ngx_http_taptalent_spool_error_t *error)
 {
     u_char     sidecar[NAME_MAX + sizeof(NGX_HTTP_TAPTALENT_SIDECAR)];
     ssize_t    n;
     ngx_fd_t   fd;
     ngx_int_t  rc;
+
+    rc = ngx_http_taptalent_backlog_same(spool, name, content, error);
+
+    if (rc != NGX_OK) {
+        return rc;
+    }
 
     ngx_http_taptalent_backlog_sidecar(sidecar, name);
 
@@ -441,8 +485,6 @@ ngx_http_taptalent_spool_settle(ngx_http_taptalent_spool_t *spool,
         return ngx_http_taptalent_spool_failed(error, ngx_errno, "openat()",
                                                NGX_HTTP_TAPTALENT_NEW);
     }
-
-    rc = NGX_OK;
 
     while (len) {
 
@@ -471,10 +513,18 @@ ngx_http_taptalent_spool_settle(ngx_http_taptalent_spool_t *spool,
 
 ngx_int_t
 ngx_http_taptalent_spool_remove(ngx_http_taptalent_spool_t *spool,
-    u_char *name, ngx_http_taptalent_spool_error_t *error)
+    u_char *name, ngx_http_taptalent_content_t *content,
+    ngx_http_taptalent_spool_error_t *error)
 {
-    u_char    sidecar[NAME_MAX + sizeof(NGX_HTTP_TAPTALENT_SIDECAR)];
-    ngx_fd_t  fd;
+    u_char     sidecar[NAME_MAX + sizeof(NGX_HTTP_TAPTALENT_SIDECAR)];
+    ngx_fd_t   fd;
+    ngx_int_t  rc;
+
+    rc = ngx_http_taptalent_backlog_same(spool, name, content, error);
+
+    if (rc != NGX_OK) {
+        return rc;
+    }
 
     fd = spool->fd[NGX_HTTP_TAPTALENT_NEW];
 

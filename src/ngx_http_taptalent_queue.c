@@ -327,7 +327,7 @@ ngx_http_taptalent_queue_notified(ngx_event_t *ev)
         }
 
         if (in->len) {
-            ngx_http_taptalent_queue_name(q, (u_char *) in->name);
+            ngx_http_taptalent_queue_name(q, (u_char *) in->name, 1);
         }
     }
 

@@ -92,6 +92,9 @@ typedef struct {
     unsigned                          ending:1;
     unsigned                          damaged:1;
     unsigned                          kept:1;   /* lines of another version */
+    unsigned                          idle:1;   /* nothing is to be done */
+    unsigned                          busy:1;   /* NGX_BUSY when it was read */
+    unsigned                          again:1;  /* told of meanwhile */
 
     u_char                            name[1];
 } ngx_http_taptalent_file_t;
@@ -201,9 +204,12 @@ struct ngx_http_taptalent_queue_s {
 
 ngx_int_t ngx_http_taptalent_work_init(ngx_http_taptalent_queue_t *q);
 
-/* a name that was found, or was told; it is known from now on */
+/*
+ * A name that was found, or, with "told", one at which there is something new;
+ * it is known from now on.
+ */
 void ngx_http_taptalent_queue_name(ngx_http_taptalent_queue_t *q,
-    u_char *name);
+    u_char *name, ngx_uint_t told);
 
 /*
  * The next event of a loaded file, or NULL: without memory, or, with

@@ -165,6 +165,9 @@ typedef struct {
     size_t            len;
     u_char           *done;        /* a bit for each line, of malloc() */
     ngx_uint_t        lines;
+    ngx_file_uniq_t   uniq;        /* with these two: which file it was */
+    time_t            mtime;
+    off_t             size;
 } ngx_http_taptalent_content_t;
 
 
@@ -195,15 +198,18 @@ ngx_int_t ngx_http_taptalent_spool_read(ngx_http_taptalent_spool_t *spool,
 /*
  * Appends "text" to the sidecar of a file: records of lines that are done, as
  * NGX_HTTP_TAPTALENT_DONE_FORMAT makes them.  After an error call it again
- * with the same text, which may then be there twice.
+ * with the same text, which may then be there twice.  NGX_DECLINED: what was
+ * read is gone, and another file, which the records do not mean, may have its
+ * name; then there is no sidecar any more.
  */
 ngx_int_t ngx_http_taptalent_spool_settle(ngx_http_taptalent_spool_t *spool,
-    u_char *name, u_char *text, size_t len,
-    ngx_http_taptalent_spool_error_t *error);
+    u_char *name, ngx_http_taptalent_content_t *content, u_char *text,
+    size_t len, ngx_http_taptalent_spool_error_t *error);
 
-/* removes a file whose lines are all done, and its sidecar */
+/* removes a file whose lines are all done, and its sidecar; as above */
 ngx_int_t ngx_http_taptalent_spool_remove(ngx_http_taptalent_spool_t *spool,
-    u_char *name, ngx_http_taptalent_spool_error_t *error);
+    u_char *name, ngx_http_taptalent_content_t *content,
+    ngx_http_taptalent_spool_error_t *error);
 
 /* moves a file and its sidecar to corrupt/ */
 ngx_int_t ngx_http_taptalent_spool_corrupt(ngx_http_taptalent_spool_t *spool,

@@ -28,8 +28,10 @@
 
 static void ngx_http_taptalent_insert_name(ngx_rbtree_node_t *temp,
     ngx_rbtree_node_t *node, ngx_rbtree_node_t *sentinel);
-static ngx_uint_t ngx_http_taptalent_find_name(ngx_rbtree_t *tree,
-    u_char *name);
+static ngx_http_taptalent_file_t *ngx_http_taptalent_find_name(
+    ngx_rbtree_t *tree, u_char *name);
+static void ngx_http_taptalent_read_again(ngx_http_taptalent_queue_t *q,
+    ngx_http_taptalent_file_t *file);
 static void ngx_http_taptalent_forget_file(ngx_http_taptalent_queue_t *q,
     ngx_http_taptalent_file_t *file);
 static void ngx_http_taptalent_work_collect(ngx_http_taptalent_queue_t *q);
@@ -72,10 +74,9 @@ ngx_http_taptalent_work_init(ngx_http_taptalent_queue_t *q)
 }
 
 
-/* a name that was found, or was told */
-
 void
-ngx_http_taptalent_queue_name(ngx_http_taptalent_queue_t *q, u_char *name)
+ngx_http_taptalent_queue_name(ngx_http_taptalent_queue_t *q, u_char *name,
+    ngx_uint_t told)
 {
     size_t                      len;
     ngx_http_taptalent_file_t  *file;
@@ -84,9 +85,25 @@ ngx_http_taptalent_queue_name(ngx_http_taptalent_queue_t *q, u_char *name)
 
     if (len <= sizeof(".ndjson") - 1
         || ngx_strcmp(name + len - (sizeof(".ndjson") - 1), ".ndjson") != 0
-        || ngx_http_taptalent_find_name(&q->active, name)
         || ngx_http_taptalent_find_name(&q->pending, name))
     {
+        return;
+    }
+
+    file = ngx_http_taptalent_find_name(&q->active, name);
+
+    if (file) {
+
+        if (file->idle && !file->touched) {
+
+            if (told || file->busy) {
+                ngx_http_taptalent_read_again(q, file);
+            }
+
+        } else if (told) {
+            file->again = 1;
+        }
+
         return;
     }
 
@@ -137,26 +154,58 @@ ngx_http_taptalent_insert_name(ngx_rbtree_node_t *temp,
 }
 
 
-static ngx_uint_t
+static ngx_http_taptalent_file_t *
 ngx_http_taptalent_find_name(ngx_rbtree_t *tree, u_char *name)
 {
-    ngx_int_t           rc;
-    ngx_rbtree_node_t  *node;
+    ngx_int_t                   rc;
+    ngx_rbtree_node_t          *node;
+    ngx_http_taptalent_file_t  *file;
 
     node = tree->root;
 
     while (node != tree->sentinel) {
 
-        rc = ngx_strcmp(name, ((ngx_http_taptalent_file_t *) node)->name);
+        file = (ngx_http_taptalent_file_t *) node;
+
+        rc = ngx_strcmp(name, file->name);
 
         if (rc == 0) {
-            return 1;
+            return file;
         }
 
         node = (rc < 0) ? node->left : node->right;
     }
 
-    return 0;
+    return NULL;
+}
+
+
+/* nothing is being done with the file: as if its name had just been found */
+
+static void
+ngx_http_taptalent_read_again(ngx_http_taptalent_queue_t *q,
+    ngx_http_taptalent_file_t *file)
+{
+    ngx_uint_t  busy;
+
+    ngx_rbtree_delete(&q->active, &file->node);
+
+    if (file->unsettled) {
+        ngx_queue_remove(&file->retry);
+    }
+
+    ngx_free(file->content.data);
+    ngx_free(file->content.done);
+    ngx_free(file->text);
+
+    busy = file->busy;
+
+    ngx_memzero(file, offsetof(ngx_http_taptalent_file_t, name));
+
+    file->busy = busy;
+
+    ngx_rbtree_insert(&q->pending, &file->node);
+    q->npending++;
 }
 
 
@@ -164,6 +213,11 @@ static void
 ngx_http_taptalent_forget_file(ngx_http_taptalent_queue_t *q,
     ngx_http_taptalent_file_t *file)
 {
+    if (file->again) {
+        ngx_http_taptalent_read_again(q, file);
+        return;
+    }
+
     ngx_rbtree_delete(&q->active, &file->node);
 
     ngx_free(file->content.data);
@@ -554,15 +608,17 @@ ngx_http_taptalent_work_settle(ngx_http_taptalent_queue_t *q)
                        ? ngx_http_taptalent_spool_corrupt(q->spool, file->name,
                                                           &error)
                        : ngx_http_taptalent_spool_remove(q->spool, file->name,
+                                                         &file->content,
                                                          &error);
 
         } else if (file->len) {
             file->rc = ngx_http_taptalent_spool_settle(q->spool, file->name,
+                                                       &file->content,
                                                        file->text, file->len,
                                                        &error);
         }
 
-        if (file->rc == NGX_OK) {
+        if (file->rc == NGX_OK || file->rc == NGX_DECLINED) {
             file->len = 0;
 
         } else {
@@ -614,7 +670,7 @@ ngx_http_taptalent_work_finish(ngx_http_taptalent_queue_t *q)
         for (name = work->scan->names; name < work->scan->last;
              name += ngx_strlen(name) + 1)
         {
-            ngx_http_taptalent_queue_name(q, name);
+            ngx_http_taptalent_queue_name(q, name, 0);
         }
     }
 
@@ -673,6 +729,11 @@ ngx_http_taptalent_work_settled(ngx_http_taptalent_queue_t *q)
         file = ngx_queue_data(p, ngx_http_taptalent_file_t, work);
         file->touched = 0;
 
+        if (file->rc == NGX_DECLINED) {
+            file->rc = NGX_OK;
+            file->again = 1;
+        }
+
         if (file->len) {
             ngx_queue_insert_tail(&q->unsettled, &file->retry);
             file->unsettled = 1;
@@ -686,10 +747,17 @@ ngx_http_taptalent_work_settled(ngx_http_taptalent_queue_t *q)
                               file->name, &q->spool->path);
             }
 
-            /* one that could not be removed must not be found again */
-
             if (file->rc == NGX_OK && !file->kept) {
                 ngx_http_taptalent_forget_file(q, file);
+                continue;
+            }
+
+            /* one that could not be removed must not be found again */
+
+            file->idle = 1;
+
+            if (file->again) {
+                ngx_http_taptalent_read_again(q, file);
             }
 
         } else if (!file->ending && file->left == 0 && file->out == 0
@@ -755,6 +823,7 @@ ngx_http_taptalent_work_loaded(ngx_http_taptalent_queue_t *q,
 
     case NGX_OK:
 
+        file->busy = 0;
         file->cursor = file->content.data;
         file->left = file->content.lines;
 
@@ -776,6 +845,8 @@ ngx_http_taptalent_work_loaded(ngx_http_taptalent_queue_t *q,
 
     case NGX_AGAIN:
 
+        file->again = 0;
+
         ngx_rbtree_delete(&q->active, &file->node);
         ngx_rbtree_insert(&q->pending, &file->node);
         q->npending++;
@@ -783,12 +854,22 @@ ngx_http_taptalent_work_loaded(ngx_http_taptalent_queue_t *q,
 
     case NGX_BUSY:
 
-        ngx_log_error(NGX_LOG_WARN, q->log, 0,
-                      "\"%V/new/%s\" is left alone, it is not a file of "
-                      "the worker's with one name",
-                      &q->spool->path, file->name);
+        /* said once, and looked at again with the next scan */
 
-        /* it stays among the active, so that it is not looked at again */
+        if (!file->busy) {
+            ngx_log_error(NGX_LOG_WARN, q->log, 0,
+                          "\"%V/new/%s\" is left alone, it is not a file of "
+                          "the worker's with one name",
+                          &q->spool->path, file->name);
+        }
+
+        file->busy = 1;
+        file->idle = 1;
+
+        if (file->again) {
+            ngx_http_taptalent_read_again(q, file);
+        }
+
         return;
 
     case NGX_ERROR:

@@ -593,11 +593,68 @@ afresh();
 put('x.ndjson', "garbage 1\n");
 $t->wait_for(sub { !-e "$spool/new/x.ndjson" }, 5, 'the first');
 put('x.ndjson', "garbage 2\n");
-$t->wait_for(sub { !-e "$spool/new/x.ndjson" }, 5, 'the second')
-    or do { $t->stop(); $t->run();
-            $t->wait_for(sub { !-e "$spool/new/x.ndjson" }, 5, 'it') };
+$t->wait_for(sub { !-e "$spool/new/x.ndjson" }, 5, 'the second');
 is(join('', sort map { $t->read_file("$spool/corrupt/$_") } list('corrupt')),
    "garbage 1\ngarbage 2\n", 'two damaged files of one name');
+
+
+# the name of a file that is being sent gets another file
+
+my $patient = $conf =~ s/proxy_read_timeout 1s/proxy_read_timeout 60s/r;
+
+afresh(conf => $patient);
+put('same.ndjson', line(n('one', 'hold')));
+$app->wait_for(sub { $app->held() >= 1 }, 5, 'the first');
+put('same.ndjson', line(n('two')) . line(n('three')));
+$app->release('200');
+ok(empty('two files of one name'), 'another file of the same name');
+is(join(' ', sort map { $_->{data}{n} } map { $json->decode($_->{body}) }
+                      $app->requests()), 'one three two', 'is sent as well');
+
+# what is done of the one is not of the other, and nginx may be killed before
+
+for my $killed (0, 1) {
+    my $name = $killed ? 'replaced and killed' : 'replaced';
+
+    afresh(conf => $patient);
+    put('same.ndjson', line(n('one')) . line(n('two', 'hold'))
+                       . line(n('three', $killed ? '404' : '404,404,200')));
+    $t->wait_for(sub { -s "$spool/new/same.ndjson.done" }, 5, 'a line');
+    $app->wait_for(sub { $app->held() >= 1 }, 5, 'the second');
+    put('same.ndjson', join '', map { line(n($_)) } qw(four five six));
+    $app->release('200');
+
+    if ($killed) {
+        ok($t->wait_for(sub { !-e "$spool/new/same.ndjson.done" }, 5),
+           "$name: what was done is forgotten");
+        $t->kill_all();
+        $t->run();
+    }
+
+    ok(empty($name), "$name: all is taken");
+
+    my %times;
+    $times{ $json->decode($_->{body})->{data}{n} }++
+        for grep { $_->{complete} } $app->requests();
+
+    is(join(' ', map { $times{$_} // 0 } qw(one two four five six)),
+       '1 1 1 1 1', "$name: each is sent once");
+}
+
+# a name again while its file is just ending
+
+afresh();
+
+my $again = line(n('again'));
+
+for my $i (1 .. 200) {
+    put('again.ndjson', $again);
+    $app->wait_for($i, 5, "time $i") or last;
+    1 while -e "$spool/new/again.ndjson";
+}
+
+is(scalar($app->requests()), 200, 'one name again and again');
+ok(empty('again'), 'and nothing is left');
 
 
 # what is not a file of ours
@@ -605,7 +662,7 @@ is(join('', sort map { $t->read_file("$spool/corrupt/$_") } list('corrupt')),
 afresh();
 
 SKIP: {
-    skip 'needs root', 9 if !defined $t->worker_user();
+    skip 'needs root', 10 if !defined $t->worker_user();
 
     put('other.ndjson', line(n('other')), owner => [(getpwnam 'daemon')[2, 3]]);
     chmod 0644, "$spool/new/other.ndjson";
@@ -638,6 +695,12 @@ SKIP: {
     is(scalar($app->requests()), 1, 'none was sent');
     is(scalar(list('corrupt')), 0, 'none is corrupt');
     is(scalar(() = $t->grep_log(qr/left alone/)), 5, 'each logged once');
+
+    put('other.ndjson', line(n('ours')));
+    $app->wait_for(2);
+    is(join(' ', map { $json->decode($_->{body})->{data}{n} }
+                     $app->requests()), 'after ours',
+       'one of ours in the place of such a file is sent');
 
     rmdir "$spool/new/dir.ndjson";
     unlink "$spool/tmp/second";
