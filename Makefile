@@ -22,7 +22,7 @@ help:
 	@echo "make            build the dynamic module for the installed nginx"
 	@echo "make demo       a complete example with the sender's own event"
 	@echo "make test       build all variants and run the tests on each"
-	@echo "make bench      acknowledgements a second beside nginx's own return 200"
+	@echo "make bench      how fast it acknowledges and forwards, beside nginx alone"
 	@echo "make deps       install the Debian packages that are missing"
 	@echo "make install    copy the module to nginx's modules"
 	@echo "make clean      remove build/"
@@ -42,8 +42,11 @@ demo:
 	@t/build/debian.sh
 	@t/demo/demo.sh
 
-bench: all
+bench:
+	@t/build/deps.sh bench
+	@t/build/debian.sh
 	@t/bench/ack.pl
+	@t/bench/forward.pl
 
 install: all
 	@t/build/install.sh

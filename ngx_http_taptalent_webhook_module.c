@@ -17,6 +17,9 @@
  */
 
 
+#define NGX_HTTP_TAPTALENT_LARGE  8388608  /* bytes, a block for malloc() */
+
+
 static ngx_int_t ngx_http_taptalent_handler(ngx_http_request_t *r);
 static void ngx_http_taptalent_body_handler(ngx_http_request_t *r);
 static ngx_int_t ngx_http_taptalent_read_body(ngx_http_request_t *r,
@@ -1039,6 +1042,7 @@ ngx_http_taptalent_init(ngx_conf_t *cf)
 static ngx_int_t
 ngx_http_taptalent_init_process(ngx_cycle_t *cycle)
 {
+    void                              *p;
     ngx_uint_t                         i;
     ngx_http_taptalent_forward_t     **fp;
     ngx_http_taptalent_main_conf_t    *tmcf;
@@ -1060,6 +1064,19 @@ ngx_http_taptalent_init_process(ngx_cycle_t *cycle)
     /* a file that grows too large is an error of write(), not a death */
 
     (void) signal(SIGXFSZ, SIG_IGN);
+
+    /*
+     * With each group the memory of its requests is freed at once.  glibc
+     * would give it back to the kernel, page by page to be faulted in again
+     * for the next group, unless it has seen that large blocks come and go:
+     * mallopt(3), M_MMAP_THRESHOLD.
+     */
+
+    p = ngx_alloc(NGX_HTTP_TAPTALENT_LARGE, cycle->log);
+
+    if (p) {
+        ngx_free(p);
+    }
 
     scp = tmcf->spools.elts;
 

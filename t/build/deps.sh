@@ -1,17 +1,21 @@
 #!/bin/sh
 
-# deps.sh build|test: installs the Debian packages that are missing to build the
-# module, or to build and test it. Does nothing if none is.
+# deps.sh build|test|bench: installs the Debian packages that are missing to build
+# the module, to test it too, or to measure it too. Does nothing if none is.
 
 . "$(dirname "$0")/lib.sh"
 
 packages="nginx nginx-dev libyajl-dev libssl-dev gcc libc6-dev make dpkg-dev
     curl jq openssl perl"
 
-if [ "${1:-test}" = test ]; then
+if [ "${1:-test}" != build ]; then
     packages="$packages libpcre2-dev zlib1g-dev libio-socket-ssl-perl php-fpm
         nghttp2-client strace e2fsprogs xfsprogs util-linux
         debian-archive-keyring ca-certificates"
+fi
+
+if [ "${1:-test}" = bench ]; then
+    packages="$packages wrk"
 fi
 
 packages=$(echo $packages)
