@@ -323,28 +323,13 @@ sub not_buried {
 sub report {
     my ($self, $title, $trials) = @_;
 
-    my $answers = $self->answers();
+    $self->SUPER::report($title, $trials);
 
-    Test::More::diag(sprintf "%s: trials %d, sent %d, acked %d, delivered %d, "
-                     . "dead %d, spooled %d, lost %d, duplicated %d, "
-                     . "altered %d", $title, $trials, $self->sent(),
-                     $self->acked(), $self->delivered(), $self->dead(),
-                     $self->spooled(), $self->lost(), $self->duplicated(),
-                     $self->altered());
+    my $answers = $self->answers();
 
     Test::More::diag('  answers: '
                      . join ', ', map { "$_ $answers->{$_}" }
                                   sort keys %$answers);
-
-    Test::More::diag("  refused " . $self->refused() . ", failed "
-                     . scalar($self->failed()))
-        if $self->refused() || $self->failed();
-
-    my @lost = $self->lost_ids();
-    my @wrong = @{ $self->{wrong} };
-
-    Test::More::diag("  lost: $_") for splice @lost, 0, 5;
-    Test::More::diag("  altered: $_") for splice @wrong, 0, 5;
 
     return $self;
 }

@@ -183,7 +183,7 @@ sub new {
         dir => File::Temp->newdir('taptalent-load-XXXXXX', TMPDIR => 1),
         loads => [], offset => {}, sent => 0, acked => {}, refused => 0,
         failed => [], retried => 0, seen => {}, altered => 0, wrong => [],
-        status => {}, files => 0,
+        status => {}, files => 0, took => {},
     }, $class;
 
     return $self;
@@ -254,6 +254,7 @@ sub poll {
 
             } elsif ($what eq 'A') {
                 $self->{acked}{$id} = 1;
+                $self->{took}{ (split / /, $text)[1] }++;
 
             } elsif ($what eq 'N') {
                 $self->{refused}++;
@@ -382,6 +383,29 @@ sub files { return $_[0]->{files} }
 sub spooled { my $n = 0; $n += $_ for values %{ $_[0]->{seen} }; return $n }
 
 
+
+# none by this oracle, see Test::Load
+
+sub delivered { return 0 }
+sub dead { return 0 }
+
+
+# of the times until a 2xx, in milliseconds
+
+sub p99 {
+    my ($self) = @_;
+
+    my $took = $self->poll()->{took};
+    my $left = 0.99 * $self->acked();
+
+    for my $ms (sort { $a <=> $b } keys %$took) {
+        return $ms if ($left -= $took->{$ms}) <= 0;
+    }
+
+    return 0;
+}
+
+
 sub duplicated {
     my ($self) = @_;
 
@@ -395,16 +419,13 @@ sub duplicated {
 sub report {
     my ($self, $title, $trials, %arg) = @_;
 
-    my $line = sprintf "%s: trials %d, sent %d, acked %d, spooled %d, "
-                       . "lost %d, duplicated %d, altered %d", $title, $trials,
-                       $self->sent(), $self->acked(), $self->spooled(),
-                       $self->lost(), $self->duplicated(), $self->altered();
-
-    my $more = sprintf 'refused %d, failed %d, retried %d, %d files',
-                       $self->refused(), scalar($self->failed()),
-                       $self->retried(), $self->files();
-
-    Test::More::diag("$line ($more)");
+    Test::More::diag(sprintf '%s: trials %d, sent %d, acked %d, delivered %d, '
+                     . 'dead %d, spooled %d, lost %d, duplicated %d, '
+                     . 'altered %d, refused %d, failed %d, p99 %d ms', $title,
+                     $trials, map { $_ // 0 } $self->sent(), $self->acked(),
+                     $self->delivered(), $self->dead(), $self->spooled(),
+                     $self->lost(), $self->duplicated(), $self->altered(),
+                     $self->refused(), scalar($self->failed()), $self->p99());
 
     return $self if $arg{expected};
 
@@ -480,7 +501,7 @@ sub sender {
 
             $say->('S', $id);
             $flight[$i] = { id => $id, reused => $reused,
-                            ok => put($conns[$i], $arg, $id) };
+                            at => time(), ok => put($conns[$i], $arg, $id) };
         }
 
         for my $i (0 .. $slots - 1) {
@@ -502,7 +523,8 @@ sub sender {
             $conns[$i] = undef unless $keep;
 
             $say->($status =~ /^2/ ? 'A' : $status =~ /^\d/ ? 'N' : 'F',
-                   $f->{id}, $status);
+                   $f->{id}, $status, $status =~ /^2/
+                                      ? int(1000 * (time() - $f->{at})) : ());
         }
 
         select undef, undef, undef, $arg->{pause} || 0.01

@@ -17,7 +17,7 @@ use Test::More;
 use Time::HiRes qw(time);
 
 use FindBin;
-use lib "$FindBin::Bin/lib";
+use lib "$FindBin::Bin/../lib";
 use Test::Edge;
 use Test::Fault;
 use Test::Load;

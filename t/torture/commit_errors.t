@@ -10,7 +10,7 @@ use Test::More;
 use Time::HiRes qw(time);
 
 use FindBin;
-use lib "$FindBin::Bin/lib";
+use lib "$FindBin::Bin/../lib";
 use Test::Edge;
 use Test::Fault;
 use Test::Spool qw(list read_spool check_file split_line event_body);
