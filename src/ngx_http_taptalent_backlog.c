@@ -24,8 +24,8 @@
 
 
 static void ngx_http_taptalent_backlog_sidecar(u_char *sidecar, u_char *name);
-static ngx_int_t ngx_http_taptalent_backlog_ours(ngx_fd_t fd,
-    ngx_file_info_t *fi);
+static ngx_uint_t ngx_http_taptalent_backlog_foreign(ngx_err_t err);
+static ngx_uint_t ngx_http_taptalent_backlog_ours(ngx_file_info_t *fi);
 static ngx_int_t ngx_http_taptalent_backlog_same(
     ngx_http_taptalent_spool_t *spool, u_char *name,
     ngx_http_taptalent_content_t *content,
@@ -38,6 +38,9 @@ static ngx_int_t ngx_http_taptalent_backlog_done(
     ngx_http_taptalent_spool_t *spool, u_char *name,
     ngx_http_taptalent_content_t *content,
     ngx_http_taptalent_spool_error_t *error);
+static ngx_int_t ngx_http_taptalent_backlog_records(
+    ngx_http_taptalent_spool_t *spool, u_char *name, u_char **text,
+    size_t *len, ngx_http_taptalent_spool_error_t *error);
 
 
 ngx_fd_t
@@ -182,14 +185,11 @@ ngx_http_taptalent_spool_read(ngx_http_taptalent_spool_t *spool,
 
     if (fd == NGX_INVALID_FILE) {
 
-        switch (ngx_errno) {
-
-        case NGX_ENOENT:
+        if (ngx_errno == NGX_ENOENT) {
             return NGX_DECLINED;
+        }
 
-        case NGX_ELOOP:
-        case NGX_EACCES:
-        case ENXIO:
+        if (ngx_http_taptalent_backlog_foreign(ngx_errno)) {
             return NGX_BUSY;
         }
 
@@ -198,11 +198,16 @@ ngx_http_taptalent_spool_read(ngx_http_taptalent_spool_t *spool,
         return NGX_ABORT;
     }
 
-    rc = ngx_http_taptalent_backlog_ours(fd, &fi);
-
-    if (rc != NGX_OK) {
+    if (ngx_fd_info(fd, &fi) == NGX_FILE_ERROR) {
+        (void) ngx_http_taptalent_spool_failed(error, ngx_errno, "fstat()",
+                                               NGX_HTTP_TAPTALENT_NEW);
         (void) ngx_close_file(fd);
-        return rc;
+        return NGX_ABORT;
+    }
+
+    if (!ngx_http_taptalent_backlog_ours(&fi)) {
+        (void) ngx_close_file(fd);
+        return NGX_BUSY;
     }
 
     content->uniq = ngx_file_uniq(&fi);
@@ -250,20 +255,23 @@ ngx_http_taptalent_spool_read(ngx_http_taptalent_spool_t *spool,
 }
 
 
+/* a link, a socket, or a file that the worker may not read */
+
+static ngx_uint_t
+ngx_http_taptalent_backlog_foreign(ngx_err_t err)
+{
+    return err == NGX_ELOOP || err == NGX_EACCES || err == ENXIO;
+}
+
+
 /* a regular file with one name, and of the user who is to have written it */
 
-static ngx_int_t
-ngx_http_taptalent_backlog_ours(ngx_fd_t fd, ngx_file_info_t *fi)
+static ngx_uint_t
+ngx_http_taptalent_backlog_ours(ngx_file_info_t *fi)
 {
-    if (ngx_fd_info(fd, fi) == NGX_FILE_ERROR
-        || !ngx_is_file(fi)
-        || fi->st_nlink != 1
-        || (fi->st_uid != geteuid() && fi->st_uid != 0))
-    {
-        return NGX_BUSY;
-    }
-
-    return NGX_OK;
+    return ngx_is_file(fi)
+           && fi->st_nlink == 1
+           && (fi->st_uid == geteuid() || fi->st_uid == 0);
 }
 
 
@@ -382,44 +390,32 @@ ngx_http_taptalent_backlog_done(ngx_http_taptalent_spool_t *spool,
     u_char *name, ngx_http_taptalent_content_t *content,
     ngx_http_taptalent_spool_error_t *error)
 {
-    size_t            len;
-    u_char           *text, *p, *start, *end;
-    u_char            sidecar[NAME_MAX + sizeof(NGX_HTTP_TAPTALENT_SIDECAR)];
-    ngx_fd_t          fd;
-    ngx_int_t         line;
-    ngx_file_info_t   fi;
+    size_t      len;
+    u_char     *text, *p, *start, *end;
+    ngx_int_t   rc, line;
 
     content->done = calloc(1, content->lines / 8 + 1);
 
     if (content->done == NULL) {
-        goto nomem;
+        (void) ngx_http_taptalent_spool_failed(error, NGX_ENOMEM, "calloc()",
+                                               NGX_HTTP_TAPTALENT_NEW);
+        return NGX_ABORT;
     }
 
-    ngx_http_taptalent_backlog_sidecar(sidecar, name);
+    text = NULL;
+    len = 0;
 
-    fd = openat(spool->fd[NGX_HTTP_TAPTALENT_NEW], (char *) sidecar,
-                O_RDONLY|O_NOFOLLOW|O_NONBLOCK|O_CLOEXEC);
+    rc = ngx_http_taptalent_backlog_records(spool, name, &text, &len, error);
 
-    if (fd == NGX_INVALID_FILE) {
+    if (rc == NGX_DECLINED) {
         return NGX_OK;
     }
 
-    if (ngx_http_taptalent_backlog_ours(fd, &fi) != NGX_OK
-        || ngx_file_size(&fi) > NGX_HTTP_TAPTALENT_SIDECAR_MAX)
-    {
-        (void) ngx_close_file(fd);
-        return NGX_OK;
+    if (rc != NGX_OK) {
+        ngx_free(content->done);
+        content->done = NULL;
+        return NGX_ABORT;
     }
-
-    text = malloc(ngx_file_size(&fi) + 1);
-
-    if (text == NULL) {
-        (void) ngx_close_file(fd);
-        goto nomem;
-    }
-
-    (void) ngx_http_taptalent_backlog_load(fd, text, ngx_file_size(&fi), &len);
-    (void) ngx_close_file(fd);
 
     /* a power failure may have left anything: only whole records count */
 
@@ -445,17 +441,76 @@ ngx_http_taptalent_backlog_done(ngx_http_taptalent_spool_t *spool,
     ngx_free(text);
 
     return NGX_OK;
+}
 
-nomem:
 
-    if (content->done) {
-        ngx_free(content->done);
-        content->done = NULL;
+/*
+ * What is in the sidecar, to be freed; NGX_DECLINED if there is none, or none
+ * of ours.  One that cannot be read now must not be taken for none, or what
+ * is done would be sent again.
+ */
+
+static ngx_int_t
+ngx_http_taptalent_backlog_records(ngx_http_taptalent_spool_t *spool,
+    u_char *name, u_char **text, size_t *len,
+    ngx_http_taptalent_spool_error_t *error)
+{
+    u_char            sidecar[NAME_MAX + sizeof(NGX_HTTP_TAPTALENT_SIDECAR)];
+    ngx_fd_t          fd;
+    ngx_int_t         rc;
+    ngx_file_info_t   fi;
+
+    ngx_http_taptalent_backlog_sidecar(sidecar, name);
+
+    fd = openat(spool->fd[NGX_HTTP_TAPTALENT_NEW], (char *) sidecar,
+                O_RDONLY|O_NOFOLLOW|O_NONBLOCK|O_CLOEXEC);
+
+    if (fd == NGX_INVALID_FILE) {
+
+        if (ngx_errno == NGX_ENOENT
+            || ngx_http_taptalent_backlog_foreign(ngx_errno))
+        {
+            return NGX_DECLINED;
+        }
+
+        return ngx_http_taptalent_spool_failed(error, ngx_errno, "openat()",
+                                               NGX_HTTP_TAPTALENT_NEW);
     }
 
-    (void) ngx_http_taptalent_spool_failed(error, NGX_ENOMEM, "malloc()",
-                                           NGX_HTTP_TAPTALENT_NEW);
-    return NGX_ABORT;
+    if (ngx_fd_info(fd, &fi) == NGX_FILE_ERROR) {
+        rc = ngx_http_taptalent_spool_failed(error, ngx_errno, "fstat()",
+                                             NGX_HTTP_TAPTALENT_NEW);
+        goto done;
+    }
+
+    if (!ngx_http_taptalent_backlog_ours(&fi)
+        || ngx_file_size(&fi) > NGX_HTTP_TAPTALENT_SIDECAR_MAX)
+    {
+        rc = NGX_DECLINED;
+        goto done;
+    }
+
+    *text = malloc(ngx_file_size(&fi) + 1);
+
+    if (*text == NULL) {
+        rc = ngx_http_taptalent_spool_failed(error, NGX_ENOMEM, "malloc()",
+                                             NGX_HTTP_TAPTALENT_NEW);
+        goto done;
+    }
+
+    rc = ngx_http_taptalent_backlog_load(fd, *text, ngx_file_size(&fi), len);
+
+    if (rc != NGX_OK) {
+        (void) ngx_http_taptalent_spool_failed(error, ngx_errno, "read()",
+                                               NGX_HTTP_TAPTALENT_NEW);
+        ngx_free(*text);
+    }
+
+done:
+
+    (void) ngx_close_file(fd);
+
+    return rc;
 }
 
 
@@ -497,6 +552,12 @@ ngx_http_taptalent_spool_settle(ngx_http_taptalent_spool_t *spool,
             }
 
             rc = ngx_http_taptalent_spool_failed(error, ngx_errno, "write()",
+                                                 NGX_HTTP_TAPTALENT_NEW);
+            break;
+        }
+
+        if (n == 0) {
+            rc = ngx_http_taptalent_spool_failed(error, NGX_ENOSPC, "write()",
                                                  NGX_HTTP_TAPTALENT_NEW);
             break;
         }
@@ -572,6 +633,8 @@ ngx_http_taptalent_spool_corrupt(ngx_http_taptalent_spool_t *spool,
     if (rc != NGX_OK) {
         return NGX_ERROR;
     }
+
+    error->err = 0;
 
     ngx_http_taptalent_backlog_sidecar(sidecar, name);
 

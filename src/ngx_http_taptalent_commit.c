@@ -424,17 +424,11 @@ ngx_http_taptalent_commit_failed(ngx_http_taptalent_commit_t *c)
 
     level = c->failed ? NGX_LOG_INFO : NGX_LOG_CRIT;
 
-    switch (c->error.err) {
+    if (ngx_http_taptalent_spool_broken(c->error.err)) {
 
-    case EIO:
-    case EROFS:
-#ifdef EUCLEAN
-    case EUCLEAN:
-#endif
         /* pages may be marked clean that never reached the disk */
         c->broken = 1;
         level = NGX_LOG_CRIT;
-        break;
     }
 
     c->failed = 1;

@@ -861,6 +861,24 @@ ngx_http_taptalent_spool_rename(ngx_http_taptalent_spool_t *spool,
 }
 
 
+ngx_uint_t
+ngx_http_taptalent_spool_broken(ngx_err_t err)
+{
+    switch (err) {
+
+    case EIO:
+    case EROFS:
+#ifdef EUCLEAN
+    case EUCLEAN:
+#endif
+        return 1;
+
+    default:
+        return 0;
+    }
+}
+
+
 ngx_int_t
 ngx_http_taptalent_spool_free(ngx_http_taptalent_spool_t *spool,
     off_t *bytes, uint64_t *inodes)

@@ -114,6 +114,9 @@ ngx_int_t ngx_http_taptalent_spool_bury(ngx_http_taptalent_spool_t *spool,
     ngx_http_taptalent_group_t *group, u_char *source, ngx_uint_t line,
     ngx_http_taptalent_spool_error_t *error);
 
+/* whether it is not over before the disk has been looked after */
+ngx_uint_t ngx_http_taptalent_spool_broken(ngx_err_t err);
+
 /*
  * Sets *bytes and *inodes to what a user has left in the filesystem;
  * filesystems without a number of inodes have as many as there can be.

@@ -777,13 +777,12 @@ ngx_http_taptalent_work_failed(ngx_http_taptalent_queue_t *q)
 
     work = &q->work;
 
-    switch (work->error.err) {
+    if (work->error.err == 0) {
+        return;
+    }
 
-    case 0:
-        break;
+    if (ngx_http_taptalent_spool_broken(work->error.err)) {
 
-    case EIO:
-    case EROFS:
         if (!q->broken) {
             q->broken = 1;
 
@@ -793,22 +792,20 @@ ngx_http_taptalent_work_failed(ngx_http_taptalent_queue_t *q)
                           work->error.dir);
         }
 
-        break;
+        return;
+    }
 
-    default:
+    /* a full disk says so once a minute, deliveries go on and free it */
 
-        /* a full disk says so once a minute, deliveries go on and free it */
+    if (work->error.err != q->logged
+        || ngx_time() - q->logged_at >= NGX_HTTP_TAPTALENT_QUIET)
+    {
+        q->logged = work->error.err;
+        q->logged_at = ngx_time();
 
-        if (work->error.err != q->logged
-            || ngx_time() - q->logged_at >= NGX_HTTP_TAPTALENT_QUIET)
-        {
-            q->logged = work->error.err;
-            q->logged_at = ngx_time();
-
-            ngx_log_error(NGX_LOG_CRIT, q->log, work->error.err,
-                          "%s \"%V/%s\" failed", work->error.call,
-                          &q->spool->path, work->error.dir);
-        }
+        ngx_log_error(NGX_LOG_CRIT, q->log, work->error.err,
+                      "%s \"%V/%s\" failed", work->error.call,
+                      &q->spool->path, work->error.dir);
     }
 }
 
