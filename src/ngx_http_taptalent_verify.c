@@ -33,8 +33,10 @@ static ngx_uint_t ngx_http_taptalent_https(ngx_http_request_t *r,
     ngx_http_taptalent_loc_conf_t *tlcf);
 static ngx_int_t ngx_http_taptalent_read_head(ngx_http_request_t *r,
     ngx_http_taptalent_event_t *ev, ngx_http_taptalent_head_t *head);
-static ngx_int_t ngx_http_taptalent_keep_header(ngx_http_request_t *r,
-    ngx_http_taptalent_event_t *ev, ngx_str_t *name, ngx_str_t *value);
+static void ngx_http_taptalent_keep_header(ngx_http_taptalent_event_t *ev,
+    ngx_str_t *name, ngx_str_t *value);
+static ngx_int_t ngx_http_taptalent_join_header(ngx_http_request_t *r,
+    ngx_http_taptalent_header_t *header);
 static ngx_http_taptalent_verdict_e ngx_http_taptalent_company(
     ngx_http_request_t *r, ngx_http_taptalent_ctx_t *ctx);
 
@@ -212,11 +214,16 @@ ngx_http_taptalent_read_head(ngx_http_request_t *r,
                 continue;
             }
 
-            if (ngx_http_taptalent_keep_header(r, ev, &name, &h[i].value)
-                != NGX_OK)
-            {
-                return NGX_ERROR;
-            }
+            ngx_http_taptalent_keep_header(ev, &name, &h[i].value);
+        }
+    }
+
+    for (i = 0; i < ev->nheaders; i++) {
+
+        if (ev->headers[i].value.data == NULL
+            && ngx_http_taptalent_join_header(r, &ev->headers[i]) != NGX_OK)
+        {
+            return NGX_ERROR;
         }
     }
 
@@ -224,14 +231,10 @@ ngx_http_taptalent_read_head(ngx_http_request_t *r,
 }
 
 
-/* RFC 9110, 5.3: fields of one name are one list */
-
-static ngx_int_t
-ngx_http_taptalent_keep_header(ngx_http_request_t *r,
-    ngx_http_taptalent_event_t *ev, ngx_str_t *name, ngx_str_t *value)
+static void
+ngx_http_taptalent_keep_header(ngx_http_taptalent_event_t *ev,
+    ngx_str_t *name, ngx_str_t *value)
 {
-    size_t                        len;
-    u_char                       *p;
     ngx_uint_t                    i;
     ngx_http_taptalent_header_t  *header;
 
@@ -245,24 +248,61 @@ ngx_http_taptalent_keep_header(ngx_http_request_t *r,
             continue;
         }
 
-        len = header->value.len + sizeof(", ") - 1 + value->len;
+        /* joined when all are known, or each would be copied again */
 
-        p = ngx_pnalloc(r->pool, len);
-        if (p == NULL) {
-            return NGX_ERROR;
-        }
+        header->value.len += sizeof(", ") - 1 + value->len;
+        header->value.data = NULL;
 
-        ngx_sprintf(p, "%V, %V", &header->value, value);
-
-        header->value.len = len;
-        header->value.data = p;
-
-        return NGX_OK;
+        return;
     }
 
     header = &ev->headers[ev->nheaders++];
     header->name = *name;
     header->value = *value;
+}
+
+
+/* RFC 9110, 5.3: fields of one name are one list */
+
+static ngx_int_t
+ngx_http_taptalent_join_header(ngx_http_request_t *r,
+    ngx_http_taptalent_header_t *header)
+{
+    u_char           *p;
+    ngx_uint_t        i;
+    ngx_list_part_t  *part;
+    ngx_table_elt_t  *h;
+
+    p = ngx_pnalloc(r->pool, header->value.len);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    for (part = &r->headers_in.headers.part; part; part = part->next) {
+
+        h = part->elts;
+
+        for (i = 0; i < part->nelts; i++) {
+
+            if (h[i].hash == 0
+                || h[i].key.len != header->name.len
+                || ngx_memcmp(h[i].lowcase_key, header->name.data,
+                              header->name.len)
+                   != 0)
+            {
+                continue;
+            }
+
+            if (header->value.data == NULL) {
+                header->value.data = p;
+
+            } else {
+                p = ngx_cpymem(p, ", ", sizeof(", ") - 1);
+            }
+
+            p = ngx_cpymem(p, h[i].value.data, h[i].value.len);
+        }
+    }
 
     return NGX_OK;
 }
