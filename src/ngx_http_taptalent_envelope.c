@@ -47,8 +47,6 @@ static u_char *ngx_http_taptalent_write_payload(u_char *p,
 
 static int ngx_http_taptalent_envelope_key(void *data, const u_char *p,
     size_t len);
-static ngx_uint_t ngx_http_taptalent_envelope_name(const u_char *p,
-    size_t len);
 static int ngx_http_taptalent_envelope_string(void *data, const u_char *p,
     size_t len);
 static int ngx_http_taptalent_envelope_header(
@@ -343,7 +341,7 @@ ngx_http_taptalent_envelope_key(void *data, const u_char *p, size_t len)
     }
 
     if (ngx_http_taptalent_name_is(&e->member, "headers")
-        && !ngx_http_taptalent_envelope_name(p, len))
+        && !ngx_http_taptalent_event_header(p, len))
     {
         e->damaged = 1;
         return 0;
@@ -360,38 +358,6 @@ ngx_http_taptalent_envelope_key(void *data, const u_char *p, size_t len)
     }
 
     ngx_memcpy(name->data, p, len);
-
-    return 1;
-}
-
-
-/* a token (RFC 9110, 5.6.2) in lower case, and one that the spool keeps */
-
-static ngx_uint_t
-ngx_http_taptalent_envelope_name(const u_char *p, size_t len)
-{
-    size_t  i;
-
-    if (len == sizeof("content-type") - 1
-        && ngx_memcmp(p, "content-type", len) == 0)
-    {
-        return 1;
-    }
-
-    if (len <= sizeof("x-webhook-") - 1
-        || ngx_memcmp(p, "x-webhook-", sizeof("x-webhook-") - 1) != 0)
-    {
-        return 0;
-    }
-
-    for (i = sizeof("x-webhook-") - 1; i < len; i++) {
-
-        if (p[i] <= 0x20 || p[i] >= 0x7f || (p[i] >= 'A' && p[i] <= 'Z')
-            || ngx_strchr("\"(),/:;<=>?@[\\]{}", p[i]))
-        {
-            return 0;
-        }
-    }
 
     return 1;
 }

@@ -165,6 +165,36 @@ ngx_http_taptalent_event_name(ngx_str_t *name)
 }
 
 
+ngx_uint_t
+ngx_http_taptalent_event_header(const u_char *p, size_t len)
+{
+    size_t  i;
+
+    if (len == sizeof("content-type") - 1
+        && ngx_memcmp(p, "content-type", len) == 0)
+    {
+        return 1;
+    }
+
+    if (len <= sizeof("x-webhook-") - 1
+        || ngx_memcmp(p, "x-webhook-", sizeof("x-webhook-") - 1) != 0)
+    {
+        return 0;
+    }
+
+    for (i = sizeof("x-webhook-") - 1; i < len; i++) {
+
+        if (p[i] <= 0x20 || p[i] >= 0x7f || (p[i] >= 'A' && p[i] <= 'Z')
+            || ngx_strchr("\"(),/:;<=>?@[\\]{}", p[i]))
+        {
+            return 0;
+        }
+    }
+
+    return 1;
+}
+
+
 /* a variable with a line feed in it would make a header of its own */
 
 ngx_uint_t

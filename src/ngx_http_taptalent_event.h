@@ -94,6 +94,12 @@ ngx_uint_t ngx_http_taptalent_event_media_type(ngx_str_t *type);
 /* true for 1 to 128 characters out of A-Z a-z 0-9 . _ : - */
 ngx_uint_t ngx_http_taptalent_event_name(ngx_str_t *name);
 
+/*
+ * True for the name of a header that the spool keeps: Content-Type and
+ * X-Webhook-*, a token (RFC 9110, 5.6.2) in lower case.
+ */
+ngx_uint_t ngx_http_taptalent_event_header(const u_char *p, size_t len);
+
 /* true for 1 to 256 bytes without control characters */
 ngx_uint_t ngx_http_taptalent_event_company(const u_char *p, size_t len);
 

@@ -138,7 +138,10 @@ ngx_http_taptalent_https(ngx_http_request_t *r,
 }
 
 
-/* keeps what the spool keeps: Content-Type and X-Webhook-*, but not the key */
+/*
+ * Keeps what the spool keeps, but not the key.  With "ignore_invalid_headers
+ * off" there are names that would damage a line of the spool.
+ */
 
 static ngx_int_t
 ngx_http_taptalent_read_head(ngx_http_request_t *r,
@@ -193,11 +196,7 @@ ngx_http_taptalent_read_head(ngx_http_request_t *r,
 
                 continue;
 
-            } else if (name.len < sizeof("x-webhook-") - 1
-                       || ngx_strncmp(name.data, "x-webhook-",
-                                      sizeof("x-webhook-") - 1)
-                          != 0)
-            {
+            } else if (!ngx_http_taptalent_event_header(name.data, name.len)) {
                 continue;
 
             } else if (ngx_http_taptalent_name_is(&name, "x-webhook-event")) {
