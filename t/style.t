@@ -10,7 +10,8 @@ use Test::More;
 
 my $top = "$FindBin::Bin/..";
 
-for my $path (sort glob("$top/*.[ch]"), glob("$top/src/*.[ch]")) {
+for my $path (sort glob("$top/*.[ch]"), glob("$top/src/*.[ch]"),
+                   glob("$top/t/fuzz/*.[ch]")) {
     my ($name) = $path =~ m{^\Q$top\E/(.*)$};
 
     open my $file, '<:raw', $path or die "$path: $!";
