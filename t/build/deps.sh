@@ -1,7 +1,8 @@
 #!/bin/sh
 
-# deps.sh build|test|bench: installs the Debian packages that are missing to build
-# the module, to test it too, or to measure it too. Does nothing if none is.
+# deps.sh build|test|bench|torture: installs the Debian packages that are missing
+# to build the module, to test it too, or to measure it or fuzz it too. Does
+# nothing if none is.
 
 . "$(dirname "$0")/lib.sh"
 
@@ -16,6 +17,10 @@ fi
 
 if [ "${1:-test}" = bench ]; then
     packages="$packages wrk"
+fi
+
+if [ "${1:-test}" = torture ]; then
+    packages="$packages clang libclang-rt-dev"
 fi
 
 packages=$(echo $packages)
