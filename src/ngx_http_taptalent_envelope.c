@@ -45,6 +45,7 @@ static u_char *ngx_http_taptalent_write_headers(u_char *p,
 static u_char *ngx_http_taptalent_write_payload(u_char *p,
     ngx_http_taptalent_event_t *ev);
 
+static ngx_uint_t ngx_http_taptalent_envelope_id(ngx_str_t *id);
 static int ngx_http_taptalent_envelope_key(void *data, const u_char *p,
     size_t len);
 static int ngx_http_taptalent_envelope_string(void *data, const u_char *p,
@@ -55,6 +56,7 @@ static int ngx_http_taptalent_envelope_header(
 static int ngx_http_taptalent_envelope_number(void *data, const char *p,
     size_t len);
 static int ngx_http_taptalent_envelope_start(void *data);
+static int ngx_http_taptalent_envelope_start_array(void *data);
 static int ngx_http_taptalent_envelope_end(void *data);
 
 
@@ -68,7 +70,7 @@ static yajl_callbacks  ngx_http_taptalent_envelope_callbacks = {
     ngx_http_taptalent_envelope_start,
     ngx_http_taptalent_envelope_key,
     ngx_http_taptalent_envelope_end,
-    ngx_http_taptalent_envelope_start,
+    ngx_http_taptalent_envelope_start_array,
     ngx_http_taptalent_envelope_end
 };
 
@@ -270,7 +272,7 @@ ngx_http_taptalent_event_read(ngx_http_taptalent_event_t *ev,
         || !ngx_http_taptalent_event_timestamp(e.received.data,
                                                e.received.len,
                                                &ev->received.tv_sec)
-        || e.id.len != NGX_HTTP_TAPTALENT_ID_LEN
+        || !ngx_http_taptalent_envelope_id(&e.id)
         || e.payload.len == 0)
     {
         return NGX_ERROR;
@@ -315,6 +317,30 @@ ngx_http_taptalent_event_read(ngx_http_taptalent_event_t *ev,
     }
 
     return NGX_OK;
+}
+
+
+/* it becomes a header, as it is */
+
+static ngx_uint_t
+ngx_http_taptalent_envelope_id(ngx_str_t *id)
+{
+    size_t  i;
+
+    if (id->len != NGX_HTTP_TAPTALENT_ID_LEN) {
+        return 0;
+    }
+
+    for (i = 0; i < id->len; i++) {
+
+        if ((id->data[i] < '0' || id->data[i] > '9')
+            && (id->data[i] < 'a' || id->data[i] > 'f'))
+        {
+            return 0;
+        }
+    }
+
+    return 1;
 }
 
 
@@ -515,6 +541,22 @@ ngx_http_taptalent_envelope_start(void *data)
     /* of the line, and of the payload in it */
 
     return ++e->depth <= NGX_HTTP_TAPTALENT_MAX_DEPTH + 1;
+}
+
+
+static int
+ngx_http_taptalent_envelope_start_array(void *data)
+{
+    ngx_http_taptalent_envelope_t *e = data;
+
+    /* its strings would be values of the name that was read last */
+
+    if (e->depth == 1 && ngx_http_taptalent_name_is(&e->member, "headers")) {
+        e->damaged = 1;
+        return 0;
+    }
+
+    return ngx_http_taptalent_envelope_start(e);
 }
 
 

@@ -370,8 +370,12 @@ ngx_http_taptalent_days(u_char *p, ngx_int_t *epoch)
         year--;
     }
 
+    /* January of the year 0 is in the year -1: 400 years are 146097 days */
+
+    year += 400;
+
     *epoch = 365 * year + year / 4 - year / 100 + year / 400
-             + (153 * (month - 3) + 2) / 5 + day - 1 - 719468;
+             + (153 * (month - 3) + 2) / 5 + day - 1 - 719468 - 146097;
 
     return NGX_OK;
 }
