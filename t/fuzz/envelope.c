@@ -147,6 +147,11 @@ fuzz_accepted(ngx_http_taptalent_event_t *ev, ngx_str_t *received,
     fuzz_check(ev->id.data == ev->id_text
                && ev->id.len == NGX_HTTP_TAPTALENT_ID_LEN);
 
+    for (i = 0; i < ev->id.len; i++) {
+        fuzz_check(isdigit(ev->id.data[i])
+                   || (ev->id.data[i] >= 'a' && ev->id.data[i] <= 'f'));
+    }
+
     if (ev->company_id.len) {
         fuzz_check(ngx_http_taptalent_event_company(ev->company_id.data,
                                                     ev->company_id.len));
