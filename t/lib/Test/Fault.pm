@@ -47,7 +47,7 @@ END {
         my $status = $?;
 
         $_->detach() for @traces;
-        $_ && $_->end() for @filesystems;
+        $_ && $_->end() for reverse @filesystems;
 
         $? = $status;
     }
@@ -166,6 +166,7 @@ sub unshare {
 # A filesystem of this type and size mounted below the prefix of $t.
 #
 #   dir      its mount point there, default 'mnt'
+#   image    the file that it is in, default beside its mount point
 #   mkfs     more options of mkfs
 #   options  of mount
 
@@ -177,7 +178,7 @@ sub filesystem {
     my $dir = $arg{dir} || 'mnt';
 
     my $self = bless { t => $t, type => $type, dir => $t->prefix() . "/$dir",
-                       image => $t->prefix() . "/$dir.img",
+                       image => $arg{image} || $t->prefix() . "/$dir.img",
                        options => $arg{options}, mounted => 0,
                      }, 'Test::Fault::Filesystem';
 
@@ -214,14 +215,20 @@ sub committers {
 
 # Attaches to the threads and returns when the injections are in force. What
 # they did is in text() after detach().
+# With { follow => 1 } before the injections they are in force for children
+# too, each of which counts its own calls; with { path => '...' } only for calls
+# that name this path as it is, or have a descriptor of it.
 
 sub strace {
     my ($class, $tids, @inject) = @_;
 
+    my $arg = ref $inject[0] ? shift @inject : {};
     my @tids = ref $tids ? @$tids : $tids;
     my $log = File::Temp::tmpnam();
 
     my @command = ('strace', '-o', $log, '-y', '-s', '64',
+                   $arg->{follow} ? '-f' : (),
+                   defined $arg->{path} ? ('-P', $arg->{path}) : (),
                    (map { "--inject=$_" } @inject), map { ('-p', $_) } @tids);
 
     my $pid = fork();
@@ -431,7 +438,17 @@ sub detach {
     local $?;
 
     kill 'TERM', $self->{pid};
-    waitpid $self->{pid}, 0;
+
+    # one that follows may wait for ever for who has been killed meanwhile; the
+    # kernel lets go of what a dead tracer has held
+
+    my $until = time() + 5;
+
+    until (waitpid($self->{pid}, POSIX::WNOHANG())) {
+        kill 'KILL', $self->{pid} if time() > $until;
+        select undef, undef, undef, 0.002;
+    }
+
     $self->{pid} = 0;
 
     $self->{text} = Test::Fault::slurp($self->{log});

@@ -340,7 +340,7 @@ sub DESTROY {
 
     return if $self->{pid} != $$;
 
-    $_->end() for @{ $self->{apps} };
+    $_ && $_->end() for @{ $self->{apps} };
     $self->SUPER::DESTROY();
 }
 
@@ -354,6 +354,7 @@ package Test::Load::App;
 #       jitter:N        that, after up to N milliseconds
 #       slow:N          that, after N milliseconds
 #       only:N          that for events whose id ends in N, 404 for others
+#       poison:N        422 for events whose id ends in N, that for others
 #       NNN             this status; 429 has Retry-After: 1
 #       hang            no answer
 #       reset           a reset instead of an answer
@@ -567,6 +568,7 @@ sub request {
     my $good = (200, 201, 204)[$app->{n}++ % 3];
 
     $mode = $id =~ /-$1$/ ? 'ok' : '404' if $mode =~ /^only:(\d+)$/;
+    $mode = $id =~ /$1$/ ? '422' : 'ok' if $mode =~ /^poison:(\d+)$/;
 
     if ($mode eq 'ok') {
         $answer->($good);
