@@ -127,6 +127,8 @@ typedef struct {
     ngx_http_taptalent_delivery_t     delivery;
     ngx_http_taptalent_group_t        dead;     /* the line with the reason */
     ngx_int_t                         rc;       /* of the work */
+    time_t                            age;      /* when it was created */
+    ngx_msec_t                        created;
     ngx_msec_t                        next;     /* not before, if it failed */
     unsigned                          probe:1;
 } ngx_http_taptalent_item_t;
@@ -187,7 +189,7 @@ struct ngx_http_taptalent_queue_s {
 #endif
 
     ngx_err_t                         logged;   /* the last error, and when */
-    time_t                            logged_at;
+    ngx_msec_t                        logged_at;
 
     unsigned                          owner:1;
     unsigned                          working:1;

@@ -68,6 +68,11 @@ ngx_http_taptalent_create_item(ngx_http_taptalent_queue_t *q,
     item->delivery.handler = ngx_http_taptalent_sent;
     item->delivery.data = item;
 
+    /* from here on it ages by itself: the clock may be set */
+
+    item->age = ngx_max(ngx_time() - item->delivery.event.received.tv_sec, 0);
+    item->created = ngx_current_msec;
+
     item->timer.handler = ngx_http_taptalent_item_timer;
     item->timer.data = item;
     item->timer.log = q->log;
@@ -227,6 +232,7 @@ ngx_http_taptalent_sent(ngx_http_taptalent_delivery_t *d)
 static void
 ngx_http_taptalent_failed(ngx_http_taptalent_item_t *item)
 {
+    time_t                          age;
     ngx_uint_t                      i, *status;
     ngx_msec_t                      delay;
     ngx_http_taptalent_dest_t      *dest;
@@ -268,7 +274,9 @@ ngx_http_taptalent_failed(ngx_http_taptalent_item_t *item)
 
     item->probe = 0;
 
-    if (ngx_time() - d->event.received.tv_sec >= retry->max_age) {
+    age = item->age + (time_t) ((ngx_current_msec - item->created) / 1000);
+
+    if (age >= retry->max_age) {
         ngx_http_taptalent_bury(item, "max_age");
         return;
     }

@@ -23,7 +23,7 @@
 
 #define NGX_HTTP_TAPTALENT_LOADS     64       /* files in one work */
 #define NGX_HTTP_TAPTALENT_LOAD      1048576  /* bytes in one work */
-#define NGX_HTTP_TAPTALENT_QUIET     60       /* s, between equal errors */
+#define NGX_HTTP_TAPTALENT_QUIET     60000    /* ms, between equal errors */
 
 
 static void ngx_http_taptalent_insert_name(ngx_rbtree_node_t *temp,
@@ -798,10 +798,10 @@ ngx_http_taptalent_work_failed(ngx_http_taptalent_queue_t *q)
     /* a full disk says so once a minute, deliveries go on and free it */
 
     if (work->error.err != q->logged
-        || ngx_time() - q->logged_at >= NGX_HTTP_TAPTALENT_QUIET)
+        || ngx_current_msec - q->logged_at >= NGX_HTTP_TAPTALENT_QUIET)
     {
         q->logged = work->error.err;
-        q->logged_at = ngx_time();
+        q->logged_at = ngx_current_msec;
 
         ngx_log_error(NGX_LOG_CRIT, q->log, work->error.err,
                       "%s \"%V/%s\" failed", work->error.call,
