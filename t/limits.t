@@ -28,6 +28,11 @@ my ($one, $short) = $threads ? ('threads=one', 'threads=short') : ('', '');
 
 my $disk = Test::Fault->filesystem($t, 'ext4', '24m', dir => 'disk');
 
+# each of ext4's groups has at least 16 inodes
+
+my $few = Test::Fault->filesystem($t, 'ext4', '8m', dir => 'few',
+                                  mkfs => '-N 256');
+
 $t->conf(<<"EOF");
 %%GLOBALS%%
 
@@ -53,6 +58,11 @@ http {
         location /plenty {
             taptalent_webhook on;
             taptalent_webhook_spool $p/disk/plenty $one min_free=100g;
+        }
+
+        location /few {
+            taptalent_webhook on;
+            taptalent_webhook_spool $p/few/spool $one min_free=0;
         }
 
         location /buffer {
@@ -183,6 +193,30 @@ $disk->drain();
 
 ok($t->wait_for(sub { status('/free', event()) == 200 }, 5, 'space'),
    'space again: accepted');
+
+
+# inodes -----------------------------------------------------------------------
+
+
+is(status('/few', event()), 200, 'enough inodes');
+
+$few->fill_inodes(12);
+
+is(($few->free())[1], 12, 'some are left');
+
+$refused = $t->wait_for(sub {
+    my $answer = $t->post('/few', event());
+    return $answer->{status} == 200 ? 0 : $answer;
+}, 5, 'a refusal');
+
+is_refused($refused, 'few inodes');
+cmp_ok(($few->free())[1], '>', 0, 'before there is none');
+is_refused(headers_only('/few', 500)->answer(), 'before the body is sent');
+
+$few->drain();
+
+ok($t->wait_for(sub { status('/few', event()) == 200 }, 5, 'inodes'),
+   'inodes again: accepted');
 
 
 # a slow disk ------------------------------------------------------------------
@@ -384,6 +418,6 @@ SKIP: {
 
 $t->no_alerts();
 
-$disk->umount();
+$_->umount() for $disk, $few;
 
 done_testing();

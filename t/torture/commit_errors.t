@@ -26,6 +26,11 @@ my %latch = map { $_ => 1 } qw(EIO EROFS EUCLEAN);
 my @calls = qw(openat fchmod write fdatasync close renameat2 fsync);
 my @cases = map { my $call = $_; map { [$call, $_] } @errors } @calls;
 
+# those that are rare, where they come from
+
+push @cases, ['openat', 'ENFILE'], ['openat', 'EUCLEAN'], ['write', 'EUCLEAN'],
+             ['fsync', 'EUCLEAN'];
+
 my $t = Test::Edge->new();
 my $threads = $t->has('--with-threads');
 my $p = $t->prefix();
@@ -192,7 +197,7 @@ is_deeply(\@missed, [], 'every call was reached');
 
 
 # ENOSPC and its kind: it comes back by itself, with an attempt a second;
-# EIO and EROFS: never without a reload
+# EIO and its kind: never without a reload
 
 my @soft = map { join '_', @$_ } grep { !$latch{$_->[1]} } @cases;
 my @hard = map { join '_', @$_ } grep { $latch{$_->[1]} } @cases;
@@ -223,7 +228,7 @@ while (time() - $since < 1.5) {
 }
 
 is_deeply([grep { status($_) != 503 } @hard], [],
-          'after EIO and EROFS: 503 until the reload');
+          'after EIO, EROFS and EUCLEAN: 503 until the reload');
 
 is(($t->workers())[0], $pid, 'the worker is the same');
 
@@ -238,7 +243,7 @@ $t->reload(old_gone => 1);
 $c = $t->connect();
 
 is_deeply([grep { status($_) != 200 } @hard], [],
-          'after EIO and EROFS: 200 after the reload');
+          'after EIO, EROFS and EUCLEAN: 200 after the reload');
 
 
 # probes: one a second is let through, the others get their 503 at once
