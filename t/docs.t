@@ -19,7 +19,7 @@ my $t = Test::Edge->new(workers => 2);
 my $top = $t->top();
 
 my @documents = qw(README.md docs/directives.md docs/forwarding.md
-                   docs/spool.md);
+                   docs/spool.md docs/security.md);
 my %text = map { $_ => $t->read_file("$top/$_") } @documents;
 
 my $root = defined $t->worker_user();
@@ -32,6 +32,7 @@ verdicts();
 configurations();
 readme();
 forwarding();
+security();
 envelope();
 consumer();
 post();
@@ -221,7 +222,7 @@ sub configuration {
     $block =~ s{/etc/ssl/[\w.]+\.key}{%%PREFIX%%/key.pem}g;
     $block =~ s{/var/spool/taptalent}{%%SPOOL%%}g;
     $block =~ s{/var/log/nginx/}{%%PREFIX%%/}g;
-    $block =~ s{\blisten(\s+)443 ssl;}{listen$1 127.0.0.1:%%PORT_1%% ssl;}g;
+    $block =~ s{\blisten(\s+)443 ssl\b}{listen$1 127.0.0.1:%%PORT_1%% ssl}g;
     $block =~ s{\blisten(\s+)8080;}{listen$1 127.0.0.1:%%PORT_0%%;}g;
     $block =~ s{127\.0\.0\.1:3000}{127.0.0.1:%%PORT_2%%}g;
 
@@ -424,6 +425,111 @@ sub forwarding {
          'docs/forwarding.md: the log of deliveries');
 
     $t->stop();
+}
+
+
+# docs/security.md -----------------------------------------------------------
+
+# What the configuration there keeps out, and what it lets in.
+
+sub security {
+    my ($block) = $text{'docs/security.md'} =~ /^```nginx\n(.*?)^```$/ms;
+    my ($path) = $block =~ /^ +location = (\S{40,}) \{/m;
+    my ($burst) = $block =~ /burst=(\d+)/;
+    my ($conns) = $block =~ /limit_conn +\w+ (\d+);/;
+    my ($size) = $block =~ /client_max_body_size +(\d+)k;/;
+    my ($free) = $block =~ /(min_free=\w+)/;
+
+    $block =~ s/allow +203\S+;/allow 127.0.0.1;/ or fail('allow');
+    $block =~ s/client_body_timeout +5s;/client_body_timeout 1s;/
+        or fail('client_body_timeout');
+
+    # a machine of tests may have less
+    $block =~ s/$free/min_free=0/;
+
+    $t->conf(configuration($block));
+    $t->run();
+
+    my @host = (host => 'hooks.example.com');
+    my @to = (tls => 1, ssl => { SSL_hostname => 'hooks.example.com' }, @host);
+    my $what = 'docs/security.md';
+
+    is($t->post($path, event(), @to)->{status}, 200, "$what: an event");
+    is(scalar($t->spool_files()), 1, "$what: is stored");
+    is($t->post('/webhooks/taptalent', event(), @to)->{status}, 404,
+       "$what: another path");
+    is($t->post('/application', event(), @to)->{status}, 404,
+       "$what: the internal location");
+    is($t->post($path, event(companyId => 'other'), @to)->{status}, 403,
+       "$what: another company");
+    like($t->post($path, event(), tls => 1)->{error} // '', qr/TLS/,
+         "$what: another name gets no certificate");
+
+    my $large = event(data => { pad => 'x' x ($size * 1024) });
+    is($t->post($path, $large, @to)->{status}, 413, "$what: a large event");
+
+    # another address
+
+    my $port = $t->port(1);
+    my ($exit, $output) = $t->curl('--interface', '127.0.0.2', '--resolve',
+        "hooks.example.com:$port:127.0.0.1", '-w', '%{http_code}', '-o',
+        '/dev/null', '-d', '{}', "https://hooks.example.com:$port$path");
+    is($output, 403, "$what: another address");
+
+    # who sends slowly is let go
+
+    my $c = $t->connect(@to);
+    $c->send(substr $t->message($path, event(), @host), 0, -1);
+    ok($c->eof(10), "$what: half a body");
+
+    # too many at once
+
+    my @slow = map { $t->connect(@to) } 1 .. $conns;
+
+    $_->send(substr $t->message($path, event(), @host), 0, -1) for @slow;
+
+    # each has been read when one finds the place taken
+
+    my $busy = $t->wait_for(sub {
+        my $status = $t->post($path, event(), @to)->{status};
+        return $status == 200 ? 0 : $status;
+    }, 1);
+
+    is($busy, 429, "$what: too many connections");
+    $_->close() for @slow;
+
+    # too many in a row: the burst, and what the rate allows meanwhile
+
+    $t->wait_for(sub { $t->post($path, event(), @to)->{status} == 200 }, 10,
+                 'room again');
+
+    my %status;
+    my $k = $t->connect(@to);
+
+    for (1 .. 3 * $burst) {
+        $k->send($t->message($path, event(), @host, keepalive => 1));
+        $status{ $k->answer()->{status} }++;
+    }
+
+    is(join(' ', sort keys %status), '200 429', "$what: too many in a row");
+
+    my $log = $t->read_file('webhook.log');
+
+    like($log, qr/ 429 - /, "$what: they are in the log");
+    unlike($log, qr/webhooks/, "$what: the path is not");
+
+    my ($find) = $text{$what} =~ /^ +(find \/var.*?-delete)$/ms;
+    my $spool = $t->spool();
+
+    s{/var/spool/taptalent}{$spool}g for $find;
+    $t->write_file("$spool/dead/$_.ndjson", '') for qw(old new);
+    utime 0, 0, "$spool/dead/old.ndjson";
+    is(system($find), 0, "$what: what is old goes");
+    is(join(' ', map { s{.*/}{}r } $t->spool_files('dead')), 'new.ndjson',
+       "$what: and nothing else");
+
+    $t->stop();
+    unlink $t->spool_files(), $t->spool_files('dead');
 }
 
 
