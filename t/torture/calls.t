@@ -327,6 +327,40 @@ is(scalar(list("$spool/dead")), 2, 'two equal lines are two dead letters');
 is(scalar($app->requests()), 2, 'and both were tried');
 
 
+# a disk that fails ------------------------------------------------------------
+
+
+# What is delivered cannot be noted any more, and would be sent again after a
+# restart: nothing more is sent.
+
+for my $error (qw(EIO EROFS EUCLEAN)) {
+    my @tids = ($pid, grep { $_ != $pid } Test::Fault->committers($pid));
+    my $strace = Test::Fault->strace(\@tids, "unlinkat:error=$error");
+
+    $app->forget();
+    $t->mark_log();
+
+    $t->post('/forwarded', event(data => { n => "fails, $error" }));
+    ok($t->wait_log(qr/\[crit\].*unlinkat\(\).*nothing\ is\ forwarded\ until
+                       \ reload/x), "$error: forwarding stops");
+
+    $strace->detach();
+    $t->post('/forwarded', event(data => { n => "waits, $error" }));
+
+    # longer than the worker needs to look
+
+    ok(!$t->wait_for(sub { $app->requests() > 1 }, 0.3),
+       "$error: nothing more is sent");
+
+    ok($t->reload(old_gone => 1), "$error: reload");
+    ($pid) = $t->workers();
+    ok($t->wait_for(sub { !list("$spool/new") }, 10, 'an empty spool'),
+       "$error: and all is sent");
+}
+
+$c = $t->connect();
+
+
 # the figures of the disk ------------------------------------------------------
 
 
