@@ -522,9 +522,11 @@ afresh();
 put('a b.ndjson', line(n('by hand')));
 put('x.ndjson', line(n('first')) . line(n("sec\xc3\xb6nd") . "\r\n"));
 put('-.ndjson', line(n('dash')), owner => [0, 0]);
+put('what I wrote by hand last night.ndjson', line(n('long')));
+put('2026-11-23-another.ndjson', line(n('no checksum')));
 
 ok(empty('by hand'), 'any name, and a file of root');
-is(scalar($app->requests()), 4, 'four events');
+is(scalar($app->requests()), 6, 'six events');
 is(scalar(grep { $_->{body} eq n("sec\xc3\xb6nd") . "\r\n" }
                $app->requests()), 1, 'and the exact bytes of "raw"');
 
@@ -770,6 +772,15 @@ $app->release('200');
 ok(empty('the rest'), 'the file goes, and what is beside it');
 is_deeply([map { $_->{body} } $app->requests(sub { $_->{complete} })],
           [n('one', 'hold')], 'only that line was sent again');
+
+
+# killed between the two removals: what is left beside a file that is gone
+
+$t->stop();
+$t->write_file("$spool/new/gone.ndjson.done", "\n0000000001\n");
+chown @owner, "$spool/new/gone.ndjson.done";
+$t->run();
+ok(empty('what is left beside no file'), 'what is left beside no file goes');
 
 
 # who fails by itself fails alone ----------------------------------------------
