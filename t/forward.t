@@ -698,14 +698,22 @@ SKIP: {
     $t->wait_for(sub { !-e "$spool/new/zzz.ndjson" }, 5, 'the one after');
     is_deeply([list('new')], [map { "$_.ndjson" } qw(dir fifo hard link
                                                      other)], 'all there');
-    is(scalar($app->requests()), 1, 'none was sent');
+
+    # and looked at again
+
+    symlink $t->prefix() . '/target', "$spool/tmp/link.ndjson" or die;
+    rename "$spool/tmp/link.ndjson", "$spool/new/link.ndjson" or die;
+    put('zzzz.ndjson', line(n('after')));
+    $t->wait_for(sub { !-e "$spool/new/zzzz.ndjson" }, 5, 'the one after');
+    is(scalar($app->requests(sub { $_->{body} ne n('after') })), 0,
+       'none was sent');
     is(scalar(list('corrupt')), 0, 'none is corrupt');
     is(scalar(() = $t->grep_log(qr/left alone/)), 5, 'each logged once');
 
     put('other.ndjson', line(n('ours')));
-    $app->wait_for(2);
+    $app->wait_for(3);
     is(join(' ', map { $json->decode($_->{body})->{data}{n} }
-                     $app->requests()), 'after ours',
+                     $app->requests()), 'after after ours',
        'one of ours in the place of such a file is sent');
 
     rmdir "$spool/new/dir.ndjson";
