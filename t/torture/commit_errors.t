@@ -13,7 +13,7 @@ use FindBin;
 use lib "$FindBin::Bin/../lib";
 use Test::Edge;
 use Test::Fault;
-use Test::Spool qw(list read_spool check_file split_line event_body);
+use Test::Spool qw(list read_spool read_file event_body);
 
 
 Test::Fault->need('root', 'loop', 'strace', 'prlimit', 'setpriv');
@@ -50,7 +50,7 @@ my $ro = Test::Fault->filesystem($t, 'ext4', '8m', dir => 'ro',
 my $locations = '';
 
 for my $case (@cases, ['short'], ['zero'], ['eintr'], ['enosys'], ['einval'],
-              ['exist'], ['post'], ['fsize'], ['nofile'], ['orphan'])
+              ['exist'], ['taken'], ['post'], ['fsize'], ['nofile'], ['orphan'])
 {
     my $name = join '_', @$case;
 
@@ -361,6 +361,41 @@ for my $error (qw(enosys einval)) {
     $strace->detach();
 
     is($status, 200, 'EEXIST: another name');
+    $trials++;
+}
+
+# one of that name is there, an event that was acknowledged
+
+{
+    my $dir = "$p/s_taken";
+
+    is(status('taken'), 200, 'a name that is taken: before');
+
+    my ($own) = list("$dir/new");
+    my $content = read_file("$dir/new/$own");
+    my $strace = inject(map { "$_:delay_enter=300s:when=1" }
+                            qw(renameat2 renameat));
+    my $id = 'taken-0-' . $n++ * 53;
+
+    $oracle{taken}->note_sent($id);
+    $c->send($t->message('/taken', event_body($id), keepalive => 1));
+
+    my $name;
+
+    $t->wait_for(sub {
+        ($name) = grep { /ndjson/ } list("$dir/tmp");
+        return $name && $strace->text() =~ /renameat/;
+    }, 10, 'the rename');
+
+    rename "$dir/new/$own", "$dir/new/$name";
+    $strace->detach();
+
+    is($c->answer()->{status}, 200, 'a name that is taken: another one');
+    $oracle{taken}->note_acked($id);
+
+    is(scalar(list("$dir/new")), 2, 'a name that is taken: both are there');
+    is(read_file("$dir/new/$name"), $content, 'nothing is replaced');
+    rename "$dir/new/$name", "$dir/new/$own";
     $trials++;
 }
 

@@ -6,6 +6,7 @@
 #
 #   TEST_EVERY   also at the calls of a start that have not to do with the spool,
 #                and all errors instead of three
+#   TEST_ONLY    kill or errors
 
 use warnings;
 use strict;
@@ -198,7 +199,9 @@ $kills = $most = 0;
 my @calls = qw(openat newfstatat read write close unlinkat renameat2 renameat
                fdatasync fsync);
 
-for my $call (@calls) {
+sub part { return !$ENV{TEST_ONLY} || $ENV{TEST_ONLY} eq $_[0] }
+
+for my $call (part('kill') ? @calls : ()) {
     for my $when (1 .. 100) {
         my $what = "kill at $call() no. $when";
         my ($pid, $trial) = (worker(), $trials);
@@ -227,7 +230,7 @@ my @start = qw(flock getdents64 unlinkat renameat2 fdatasync fsync);
 
 push @start, qw(openat newfstatat read) if $ENV{TEST_EVERY};
 
-for my $call (@start) {
+for my $call (part('kill') ? @start : ()) {
     for my $when (1 .. 100) {
         my $what = "kill at $call() no. $when of a start";
         my ($pid, $trial) = (worker(), $trials);
@@ -279,17 +282,21 @@ sub last_of {
         if repeats($trial);
 }
 
-my $at = join ', ', map { "$_ $points{$_}" } sort keys %points;
+if (part('kill')) {
+    my $at = join ', ', map { "$_ $points{$_}" } sort keys %points;
 
-diag("  $kills kills, at $at");
-diag("  sent again for one of them: at most $most, concurrency is "
-     . $concurrency);
+    diag("  $kills kills, at $at");
+    diag("  sent again for one of them: at most $most, concurrency is "
+         . $concurrency);
 
-is(join("\n", splice @stuck), '', 'all goes on after each kill');
-cmp_ok($most, '<=', $concurrency, 'at most what was in flight is sent again');
-is(join(' ', grep { !$points{$_} } qw(openat newfstatat read write unlinkat
-                                      renameat2 fdatasync fsync),
-        'start: flock', 'start: getdents64'), '', 'every call was met');
+    is(join("\n", splice @stuck), '', 'all goes on after each kill');
+    cmp_ok($most, '<=', $concurrency,
+           'at most what was in flight is sent again');
+    is(join(' ', grep { !$points{$_} }
+                      qw(openat newfstatat read write unlinkat renameat2
+                         fdatasync fsync), 'start: flock', 'start: getdents64'),
+       '', 'every call was met');
+}
 
 
 # errors ---------------------------------------------------------------------
@@ -400,6 +407,7 @@ sub fail_call {
 }
 
 SKIP: {
+    skip 'not asked for', 1 unless part('errors');
     skip 'what the loop itself calls would fail too', 1 unless $threads;
 
     for my $case (@cases) {

@@ -74,10 +74,13 @@ for (1 .. $trials) {
     $o->wait_acked(200) or $stuck++;
     $outer->fill();
 
-    my $refused = $o->refused();
+    my ($acked, $refused) = ($o->acked(), $o->refused());
 
-    $t->wait_for(sub { $o->refused() > $refused + 50 }, 30, '503')
-        or $stuck++;
+    # or it takes more than the disk could have
+
+    $t->wait_for(sub {
+        return $o->refused() > $refused + 50 || $o->acked() > $acked + 5000;
+    }, 30, '503') or $stuck++;
     $load->stop();
 
     # space comes too late for what is lost, and is needed for the journal

@@ -36,6 +36,7 @@ package Test::Edge;
 #                         top of the tree; empty: linked in)
 #     TEST_NGINX_LEAVE=1  keep the prefix and print where it is
 #     TEST_NGINX_DEBUG=1  error_log at debug
+#     TEST_PATIENCE=4     how many times longer to wait than it should take
 
 use strict;
 use warnings;
@@ -548,7 +549,7 @@ sub reload {
 # at most where nothing else runs; a machine that is shared is given a multiple,
 # of which only what fails makes use.
 
-our $PATIENCE = 4;
+our $PATIENCE = $ENV{TEST_PATIENCE} || 4;
 
 sub wait_for {
     my ($self, $sub, $seconds, $what) = @_;

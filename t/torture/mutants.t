@@ -1,0 +1,243 @@
+#!/usr/bin/perl
+
+# Do the tests of this directory find what they are for? The sources get a
+# fault, one at a time, each of a kind that has lost somebody's data, and the
+# test must report it. A mutant that survives is a failing test.
+#
+#   TEST_MUTANTS   only those whose name matches this
+
+use warnings;
+use strict;
+
+use Test::More;
+use Time::HiRes qw(time);
+
+use FindBin;
+use lib "$FindBin::Bin/../lib";
+use Test::Edge;
+use Test::Fault;
+use Test::Spool qw(read_file);
+
+
+# The name; the file in src/; what stands there once, and what instead; the test
+# and its environment; the figure of its report that must not be 0; and the
+# check that must fail.
+
+my $LOST = 'no acknowledged event is lost';
+
+my @mutants = (
+
+    { name => 'a file is not synced', file => 'spool',
+      from => 'spool->sync && fdatasync(fd) == -1', to => '0',
+      test => 'power_cut', env => { TEST_CUTS => 1 } },
+
+    { name => 'the directory is not synced', file => 'spool',
+      from => 'return ngx_http_taptalent_spool_sync(spool, '
+              . 'NGX_HTTP_TAPTALENT_NEW, error);',
+      to => 'return NGX_OK;',
+      test => 'power_cut', env => { TEST_CUTS => 3 } },
+
+    { name => 'a 2xx before the rename', file => 'spool',
+      from => 'ngx_memcpy(to, from, sizeof(from));',
+      to => 'static u_char late[NGX_HTTP_TAPTALENT_NAME_LEN];
+             ngx_memcpy(to, from, sizeof(from));
+             ngx_memcpy(from, late, sizeof(late));
+             ngx_memcpy(late, to, sizeof(late));
+             if (from[0] == 0) { return NGX_OK; }
+             ngx_memcpy(to, from, sizeof(from));',
+      test => 'kill', env => { TEST_KILLS => 6 } },
+
+    { name => 'a failed fdatasync() is tried again', file => 'spool',
+      from => 'fdatasync(fd) == -1',
+      to => 'fdatasync(fd) == -1 && fdatasync(fd) == -1',
+      test => 'writeback', env => { TEST_WRITEBACKS => 1 } },
+
+    { name => 'a rename that replaces', file => 'spool',
+      from => '(char *) to, RENAME_NOREPLACE)', to => '(char *) to, 0)',
+      test => 'commit_errors', env => {} },
+
+    { name => 'a 2xx before the commit', file => 'commit',
+      from => 'if (ngx_thread_task_post(c->thread_pool, c->task) == NGX_OK) {',
+      to => 'if (ngx_thread_task_post(c->thread_pool, c->task) == NGX_OK) {
+             ngx_queue_add(&waiters, &c->committing->waiters);
+             ngx_queue_init(&c->committing->waiters);
+             ngx_http_taptalent_commit_wake(&waiters, NGX_OK);',
+      test => 'kill', env => { TEST_KILLS => 6 } },
+
+    { name => 'a 2xx for an error', file => 'commit',
+      from => 'ngx_http_taptalent_commit_wake(&waiters, rc);',
+      to => 'ngx_http_taptalent_commit_wake(&waiters, rc ? NGX_OK : rc);',
+      test => 'writeback', env => { TEST_WRITEBACKS => 1 } },
+
+    { name => 'another line is noted', file => 'work',
+      from => 'NGX_HTTP_TAPTALENT_DONE_FORMAT, item->line)',
+      to => 'NGX_HTTP_TAPTALENT_DONE_FORMAT, item->line + 1)',
+      test => 'forward_faults', env => { TEST_ONLY => 'sidecar' } },
+
+    { name => 'a line is not noted', file => 'work',
+      from => 'if (text) {', to => 'if (text && item->line % 2) {',
+      test => 'forward_faults', env => { TEST_ONLY => 'reload',
+                                         TEST_RELOAD_SECONDS => 3 },
+      figure => 'duplicated', fails => 'none is delivered twice' },
+
+    { name => 'a note counts for its neighbours', file => 'backlog',
+      from => 'content->done[line / 8] |= 1 << (line % 8);',
+      to => 'content->done[line / 8] = 0xff;',
+      test => 'forward_faults', env => { TEST_ONLY => 'sidecar' } },
+
+    { name => 'a dead letter without its commit', file => 'work',
+      from => 'item->rc = NGX_OK; if (item->dead.len) {',
+      to => 'item->rc = NGX_OK; if (0) {',
+      test => 'delivery_calls', env => { TEST_ONLY => 'kill' } },
+
+    { name => 'no checksum', file => 'backlog',
+      from => 'return ((uint32_t) crc == ngx_crc32_long(content->data, '
+              . 'content->len)) ? NGX_OK : NGX_ERROR;',
+      to => 'return NGX_OK;',
+      test => 'delivery_calls', env => { TEST_ONLY => 'kill' },
+      figure => 'altered', fails => 'none is altered' },
+
+    { name => 'a sidecar that cannot be read is none', file => 'backlog',
+      from => 'if (rc == NGX_DECLINED) { return NGX_OK; }',
+      to => 'if (rc != NGX_OK) { error->err = 0; return NGX_OK; }',
+      test => 'delivery_calls', env => { TEST_ONLY => 'errors' },
+      figure => undef, fails => 'with a reload where that is so' },
+
+    { name => 'half an answer is one', file => 'deliver',
+      from => 'rc == NGX_ERROR || ngx_http_taptalent_cut(r)',
+      to => 'rc == NGX_ERROR || (ngx_http_taptalent_cut(r) && 0)',
+      test => 'forward_faults', env => { TEST_ONLY => 'application' } },
+
+    { name => 'a 500 is a receipt', file => 'schedule',
+      from => 'd->status >= 200 && d->status < 300',
+      to => '(d->status >= 200 && d->status < 300) || d->status == 500',
+      test => 'forward_faults', env => { TEST_ONLY => 'application' } },
+
+    { name => 'two forward one spool', file => 'backlog',
+      from => 'if (flock(fd, LOCK_EX|LOCK_NB) == 0) {', to => 'if (1) {',
+      test => 'forward_faults', env => { TEST_ONLY => 'reload',
+                                         TEST_RELOAD_SECONDS => 3 },
+      figure => 'duplicated', fails => 'none is delivered twice' },
+);
+
+
+plan(skip_all => 'once, with the installed nginx') if $ENV{TEST_NGINX_BINARY};
+
+Test::Fault->need('root', 'loop', 'strace', 'xfs');
+
+my $top = Test::Edge->top();
+my $tree = "$top/build/mutants";
+my $prefix = 'src/ngx_http_taptalent_';
+my @results;
+
+plan(skip_all => 'needs nginx-dev') unless -f '/usr/share/nginx/src/conf_flags';
+
+
+# a copy of the sources, where what has not changed is not compiled again
+
+sub write_changed {
+    my ($path, $content) = @_;
+
+    my $is = read_file($path);
+
+    return if defined $is && $is eq $content;
+
+    open my $fh, '>:raw', $path or die "open() \"$path\" failed: $!";
+    print $fh $content;
+    close $fh or die "close() \"$path\" failed: $!";
+}
+
+sub build {
+    my ($name) = @_;
+
+    my $out = `$tree/t/build/debian.sh 2>&1`;
+    my $module = 'ngx_http_taptalent_webhook_module.so';
+
+    return $? == 0 ? "$tree/build/debian/$module" : do { diag($out); undef };
+}
+
+# (seconds, what it printed)
+
+sub run {
+    my ($module, $mutant) = @_;
+    my $began = time();
+
+    my $pid = open(my $out, '-|') // die "fork() failed: $!";
+
+    if ($pid == 0) {
+        setpgrp;
+        open STDERR, '>&', \*STDOUT;
+        local @ENV{keys %{ $mutant->{env} }} = values %{ $mutant->{env} };
+        $ENV{TEST_PATIENCE} = 2;
+        $ENV{TEST_NGINX_MODULE} = $module;
+        delete @ENV{qw(TEST_SCALE TEST_EVERY)};
+        exec 'timeout', '--kill-after=20', '300', $^X,
+             "$top/t/torture/$mutant->{test}.t"
+            or die "exec() failed: $!";
+    }
+
+    my $text = do { local $/; <$out> } // '';
+    close $out;
+
+    return (time() - $began, $text);
+}
+
+system("mkdir -p $tree && cd $top && tar cf - config *.c src t/build"
+       . " | (cd $tree && tar xf -)") == 0
+    or die "the sources cannot be copied to $tree\n";
+
+# as they are, or what follows says nothing
+
+{
+    my $module = build('as it is');
+
+    ok($module, 'as it is: it compiles')
+        or BAIL_OUT('the sources do not compile');
+
+    my ($seconds, $text) = run($module, { test => 'kill',
+                                          env => { TEST_KILLS => 6 } });
+
+    unlike($text, qr/^not ok/m, 'as it is: nothing is reported');
+    like($text, qr/: trials 6,.* lost 0,/, 'as it is: nothing is lost');
+}
+
+for my $mutant (@mutants) {
+    my $name = $mutant->{name};
+
+    next if $ENV{TEST_MUTANTS} && $name !~ /$ENV{TEST_MUTANTS}/;
+
+    my $figure = exists $mutant->{figure} ? $mutant->{figure} : 'lost';
+    my $fails = $mutant->{fails} || $LOST;
+    my $path = "$prefix$mutant->{file}.c";
+    my $source = read_file("$top/$path");
+    my $from = join '\s+', map { quotemeta } split ' ', $mutant->{from};
+    my $places = () = $source =~ /$from/g;
+
+    is($places, 1, "$name: there is one place for it") or next;
+
+    write_changed("$tree/$path", $source =~ s/$from/$mutant->{to}/r);
+
+    my $module = build($name);
+
+    write_changed("$tree/$path", $source);
+    ok($module, "$name: it compiles") or next;
+
+    my ($seconds, $text) = run($module, $mutant);
+    my ($check) = $text =~ /^not ok \d+ - (.*\Q$fails\E.*)$/m;
+    my $most = 0;
+
+    if (defined $figure) {
+        for ($text =~ /: trials .*?\b$figure (\d+)/g) {
+            $most = $_ if $_ > $most;
+        }
+    }
+
+    ok(defined $check && ($most || !defined $figure), "$name: it is found")
+        or diag($text);
+
+    diag(sprintf '  mutant: %s: %s.t, %s, "%s", %d s', $name, $mutant->{test},
+         defined $figure ? "$figure $most" : 'fails',
+         defined $check ? $check : 'SURVIVED', $seconds);
+}
+
+done_testing();
