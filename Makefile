@@ -23,12 +23,19 @@ help:
 	@echo "make demo       a complete example with the sender's own event"
 	@echo "make test       build all variants and run the tests on each"
 	@echo "make bench      how fast it acknowledges and forwards, beside nginx alone"
+	@echo "make torture    kills, power cuts, errors, mutants, fuzzers, and a table"
 	@echo "make deps       install the Debian packages that are missing"
 	@echo "make install    copy the module to nginx's modules"
 	@echo "make clean      remove build/"
 	@echo
 	@echo "make test VARIANTS=static TESTS=t/json.t    a part of it"
+	@echo "make torture LONG=10                        for hours"
 	@echo "make test NGINX_SRC=/path/to/nginx          with other sources"
+
+# how long the faults go on: 1 is about 15 minutes, 10 is for a release
+LONG = 1
+
+export LONG
 
 deps:
 	@t/build/deps.sh test
@@ -48,10 +55,15 @@ bench:
 	@t/bench/ack.pl
 	@t/bench/forward.pl
 
+torture:
+	@t/build/deps.sh torture
+	@t/build/debian.sh
+	@t/torture/torture.pl $(notdir $(TESTS))
+
 install: all
 	@t/build/install.sh
 
 clean:
 	rm -rf build
 
-.PHONY: all help deps test demo bench install clean
+.PHONY: all help deps test demo bench torture install clean

@@ -176,7 +176,7 @@ for my $type (@types) {
         last if $unsafe->lost();
     }
 
-    $unsafe->report("power cut, $type, sync=off", $trials,
+    $unsafe->report("power cut, $type, sync=off, which is to lose", $trials,
                     expected => 1);
     cmp_ok($unsafe->lost(), '>', 0,
            "$type: the same cut does lose what was not synced");
