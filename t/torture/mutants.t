@@ -50,7 +50,7 @@ my @mutants = (
     { name => 'a failed fdatasync() is tried again', file => 'spool',
       from => 'fdatasync(fd) == -1',
       to => 'fdatasync(fd) == -1 && fdatasync(fd) == -1',
-      test => 'writeback', env => { TEST_WRITEBACKS => 1 } },
+      test => 'writeback', env => { TEST_WRITEBACKS => 6 } },
 
     { name => 'a rename that replaces', file => 'spool',
       from => '(char *) to, RENAME_NOREPLACE)', to => '(char *) to, 0)',

@@ -26,13 +26,16 @@ my $trials = $ENV{TEST_WRITEBACKS} || Test::Fault->scale(3);
 my $t = Test::Edge->new(workers => 2);
 my $p = $t->prefix();
 
-# what the journal needs is there from the start, the data's blocks are not
+# What the journal needs is there from the start, the data's blocks are not.
+# They are allocated page by page when the loop device writes. It says that all
+# was written if a part was: then there would be no error at all.
 
 my $outer = Test::Fault->filesystem($t, 'ext4', '64m', dir => 'outer',
-                                    mkfs => '-m 0');
+                                    mkfs => '-b 4096 -m 0',
+                                    options => 'nodelalloc');
 my $inner = Test::Fault->filesystem($t, 'ext4', '128m', dir => 'inner',
-                                    image => "$p/outer/inner.img",
-                                    mkfs => '-m 0 -J size=4 '
+                                    image => "$p/outer/inner.img", page => 1,
+                                    mkfs => '-b 4096 -m 0 -J size=4 '
                                     . '-E lazy_itable_init=0,'
                                     . 'lazy_journal_init=0');
 my $spool = $inner->dir() . '/spool';

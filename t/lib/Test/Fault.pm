@@ -169,6 +169,7 @@ sub unshare {
 #   image    the file that it is in, default beside its mount point
 #   mkfs     more options of mkfs
 #   options  of mount
+#   page     1: what goes to the loop device goes there by pages
 
 sub filesystem {
     my ($class, $t, $type, $size, %arg) = @_;
@@ -179,7 +180,8 @@ sub filesystem {
 
     my $self = bless { t => $t, type => $type, dir => $t->prefix() . "/$dir",
                        image => $arg{image} || $t->prefix() . "/$dir.img",
-                       options => $arg{options}, mounted => 0,
+                       options => $arg{options}, page => $arg{page},
+                       mounted => 0,
                      }, 'Test::Fault::Filesystem';
 
     shell("truncate -s $size $self->{image}");
@@ -287,6 +289,16 @@ sub mount {
 
     ($self->{device}) = map { (split)[0] } grep { (split)[1] eq $self->{dir} }
                         split /\n/, Test::Fault::slurp('/proc/self/mounts');
+
+    # a request that could be written in part only the loop device calls done
+
+    if ($self->{page}) {
+        my ($name) = $self->{device} =~ m{([^/]+)$};
+        my $path = "/sys/block/$name/queue/max_sectors_kb";
+
+        open my $fh, '>', $path or die "open() \"$path\" failed: $!";
+        syswrite $fh, '4' or die "write() \"$path\" failed: $!";
+    }
 
     return $self;
 }
