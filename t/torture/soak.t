@@ -22,7 +22,7 @@ use Test::Spool qw(list event_body);
 
 my $seconds = $ENV{TEST_SOAK_SECONDS} || Test::Fault->scale(20);
 
-my $t = Test::Edge->new(workers => 2);
+my $t = Test::Edge->new(workers => 2, quarantine => 4);
 my $spool = $t->spool();
 my $status = $t->has('--with-http_stub_status_module')
              ? 'location = /status { stub_status; }' : '';

@@ -70,6 +70,7 @@ $SIG{PIPE} = 'IGNORE';
 #     workers => 1     worker_processes
 #     daemon => 0      1: let nginx daemonise (an upgrade by USR2 needs it)
 #     parent => dir    where to make the prefix (another filesystem, say)
+#     quarantine => n  megabytes of freed memory that AddressSanitizer keeps
 
 sub new {
     my ($class, %opts) = @_;
@@ -369,7 +370,8 @@ sub child_environment {
 
     my $log = "log_path=$self->{prefix}/sanitizer/report";
 
-    $ENV{ASAN_OPTIONS} = "detect_leaks=0:halt_on_error=1:$log";
+    $ENV{ASAN_OPTIONS} = "detect_leaks=0:halt_on_error=1:$log"
+        . ($self->{quarantine} ? ":quarantine_size_mb=$self->{quarantine}" : '');
     $ENV{UBSAN_OPTIONS} = "print_stacktrace=1:halt_on_error=1:$log";
     $ENV{LC_ALL} = 'C';
     delete $ENV{NGINX};
