@@ -8,6 +8,7 @@
 #include <ngx_core.h>
 #include <ngx_http.h>
 #include "src/ngx_http_taptalent.h"
+#include "src/ngx_http_taptalent_census.h"
 
 
 /*
@@ -58,7 +59,13 @@ static char *ngx_http_taptalent_webhook(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 
 static ngx_int_t ngx_http_taptalent_init(ngx_conf_t *cf);
+static ngx_int_t ngx_http_taptalent_add_zone(ngx_conf_t *cf,
+    ngx_http_taptalent_main_conf_t *tmcf);
+static ngx_int_t ngx_http_taptalent_init_zone(ngx_shm_zone_t *shm_zone,
+    void *data);
 static ngx_int_t ngx_http_taptalent_init_process(ngx_cycle_t *cycle);
+static ngx_int_t ngx_http_taptalent_init_census(ngx_cycle_t *cycle,
+    ngx_http_taptalent_main_conf_t *tmcf);
 static void ngx_http_taptalent_close(void *data);
 
 
@@ -145,6 +152,20 @@ static ngx_command_t  ngx_http_taptalent_commands[] = {
       NGX_HTTP_LOC_CONF_OFFSET,
       offsetof(ngx_http_taptalent_loc_conf_t, response),
       &ngx_http_taptalent_response },
+
+    { ngx_string("taptalent_webhook_zone"),
+      NGX_HTTP_MAIN_CONF|NGX_CONF_TAKE1,
+      ngx_http_taptalent_webhook_zone,
+      NGX_HTTP_MAIN_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("taptalent_webhook_status"),
+      NGX_HTTP_LOC_CONF|NGX_CONF_NOARGS|NGX_CONF_TAKE1,
+      ngx_http_taptalent_webhook_status,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
+      NULL },
 
       ngx_null_command
 };
@@ -635,6 +656,8 @@ ngx_http_taptalent_create_main_conf(ngx_conf_t *cf)
         return NULL;
     }
 
+    tmcf->zone_size = NGX_CONF_UNSET;
+
     return tmcf;
 }
 
@@ -966,14 +989,19 @@ ngx_http_taptalent_webhook(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
     ngx_http_taptalent_loc_conf_t *tlcf = conf;
 
-    ngx_str_t                 *value;
-    ngx_http_core_loc_conf_t  *clcf;
+    ngx_str_t                       *value;
+    ngx_http_core_loc_conf_t        *clcf;
+    ngx_http_taptalent_main_conf_t  *tmcf;
 
     if (tlcf->file) {
         return "is duplicate";
     }
 
     value = cf->args->elts;
+
+    tmcf = ngx_http_conf_get_module_main_conf(cf,
+                                           ngx_http_taptalent_webhook_module);
+    tmcf->used = 1;
 
     tlcf->file = cf->conf_file->file.name.data;
     tlcf->line = cf->conf_file->line;
@@ -1022,6 +1050,12 @@ ngx_http_taptalent_init(ngx_conf_t *cf)
     tmcf = ngx_http_conf_get_module_main_conf(cf,
                                            ngx_http_taptalent_webhook_module);
 
+    if (ngx_http_taptalent_add_zone(cf, tmcf) != NGX_OK
+        || ngx_http_taptalent_status_init(cf) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
     scp = tmcf->spools.elts;
 
     for (i = 0; i < tmcf->spools.nelts; i++) {
@@ -1033,6 +1067,133 @@ ngx_http_taptalent_init(ngx_conf_t *cf)
         {
             return NGX_ERROR;
         }
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_taptalent_add_zone(ngx_conf_t *cf,
+    ngx_http_taptalent_main_conf_t *tmcf)
+{
+    ngx_uint_t                         i;
+    ngx_shm_zone_t                    *shm_zone;
+    ngx_http_taptalent_forward_t     **fp;
+    ngx_http_taptalent_spool_conf_t  **scp;
+
+    static ngx_str_t  name = ngx_string("taptalent_webhook");
+
+    if (tmcf->zone_size == NGX_CONF_UNSET) {
+        tmcf->zone_size = NGX_HTTP_TAPTALENT_ZONE_SIZE;
+    }
+
+    if (tmcf->status && tmcf->zone_size == 0) {
+        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                      "\"taptalent_webhook_status\" shows what the zone "
+                      "counts, write a size instead of "
+                      "\"taptalent_webhook_zone off\"");
+        return NGX_ERROR;
+    }
+
+    if (!tmcf->used || tmcf->zone_size == 0) {
+        return NGX_OK;
+    }
+
+    tmcf->zone = ngx_pcalloc(cf->pool, sizeof(ngx_http_taptalent_zone_t));
+    if (tmcf->zone == NULL) {
+        return NGX_ERROR;
+    }
+
+    if (ngx_array_init(&tmcf->zone->spools, cf->pool, 4,
+                       sizeof(ngx_http_taptalent_zone_spool_t *))
+        != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    shm_zone = ngx_shared_memory_add(cf, &name, tmcf->zone_size,
+                                     &ngx_http_taptalent_webhook_module);
+    if (shm_zone == NULL) {
+        return NGX_ERROR;
+    }
+
+    shm_zone->init = ngx_http_taptalent_init_zone;
+    shm_zone->data = tmcf->zone;
+
+    tmcf->zone->conf = tmcf;
+
+    scp = tmcf->spools.elts;
+
+    for (i = 0; i < tmcf->spools.nelts; i++) {
+        if (scp[i]->forward) {
+            scp[i]->forward->zone = tmcf->zone;
+        }
+    }
+
+    fp = tmcf->forwards.elts;
+
+    for (i = 0; i < tmcf->forwards.nelts; i++) {
+        fp[i]->zone = tmcf->zone;
+    }
+
+    return NGX_OK;
+}
+
+
+/* without room for one of them the rest is counted all the same */
+
+static ngx_int_t
+ngx_http_taptalent_init_zone(ngx_shm_zone_t *shm_zone, void *data)
+{
+    ngx_uint_t                         i, full;
+    ngx_http_taptalent_zone_t         *zone;
+    ngx_http_taptalent_forward_t     **fp;
+    ngx_http_taptalent_main_conf_t    *tmcf;
+    ngx_http_taptalent_spool_conf_t  **scp;
+
+    zone = shm_zone->data;
+    tmcf = zone->conf;
+
+    if (ngx_http_taptalent_zone_init(zone, data, shm_zone) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    full = 0;
+    scp = tmcf->spools.elts;
+
+    for (i = 0; i < tmcf->spools.nelts; i++) {
+
+        if (!scp[i]->commit.used) {
+            continue;
+        }
+
+        scp[i]->commit.stats = ngx_http_taptalent_zone_spool(zone,
+                                              &scp[i]->commit.spool.path, 0);
+        full |= (scp[i]->commit.stats == NULL);
+
+        if (scp[i]->commit.stats) {
+            scp[i]->commit.stats->min_free = scp[i]->commit.min_free;
+        }
+
+        if (scp[i]->forward) {
+            scp[i]->forward->stats = scp[i]->commit.stats;
+        }
+    }
+
+    fp = tmcf->forwards.elts;
+
+    for (i = 0; i < tmcf->forwards.nelts; i++) {
+        fp[i]->stats = ngx_http_taptalent_zone_spool(zone,
+                                                     &fp[i]->uri->value, 1);
+        full |= (fp[i]->stats == NULL);
+    }
+
+    if (full) {
+        ngx_log_error(NGX_LOG_WARN, shm_zone->shm.log, 0,
+                      "\"taptalent_webhook_zone\" is too small, some spools "
+                      "are not in the status, write a larger size than %uz",
+                      shm_zone->shm.size);
     }
 
     return NGX_OK;
@@ -1105,7 +1266,48 @@ ngx_http_taptalent_init_process(ngx_cycle_t *cycle)
         }
     }
 
+    if (tmcf->zone && tmcf->status) {
+        return ngx_http_taptalent_init_census(cycle, tmcf);
+    }
+
     return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_taptalent_init_census(ngx_cycle_t *cycle,
+    ngx_http_taptalent_main_conf_t *tmcf)
+{
+    ngx_uint_t                         i;
+    ngx_array_t                        commits;
+    ngx_http_taptalent_commit_t      **c;
+    ngx_http_taptalent_spool_conf_t  **scp;
+
+    if (ngx_array_init(&commits, cycle->pool, tmcf->spools.nelts + 1,
+                       sizeof(ngx_http_taptalent_commit_t *))
+        != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    scp = tmcf->spools.elts;
+
+    for (i = 0; i < tmcf->spools.nelts; i++) {
+
+        if (!scp[i]->commit.used) {
+            continue;
+        }
+
+        c = ngx_array_push(&commits);
+        if (c == NULL) {
+            return NGX_ERROR;
+        }
+
+        *c = &scp[i]->commit;
+    }
+
+    return ngx_http_taptalent_census_init(cycle, tmcf->zone, commits.elts,
+                                          commits.nelts);
 }
 
 

@@ -14,6 +14,10 @@
 #include "ngx_http_taptalent_event.h"
 #include "ngx_http_taptalent_commit.h"
 #include "ngx_http_taptalent_queue.h"
+#include "ngx_http_taptalent_zone.h"
+
+
+#define NGX_HTTP_TAPTALENT_VERSION    "0.1.0"
 
 
 #define NGX_HTTP_TAPTALENT_OFF        0
@@ -22,6 +26,12 @@
 
 #define NGX_HTTP_TAPTALENT_BRIEF      0
 #define NGX_HTTP_TAPTALENT_FULL       1
+
+#define NGX_HTTP_TAPTALENT_NO_STATUS  0
+#define NGX_HTTP_TAPTALENT_ACCEPT     1   /* the Accept header decides */
+#define NGX_HTTP_TAPTALENT_HTML       2
+#define NGX_HTTP_TAPTALENT_PROMETHEUS 3
+#define NGX_HTTP_TAPTALENT_STATUS_JSON  4
 
 
 typedef struct {
@@ -33,6 +43,10 @@ typedef struct {
 typedef struct {
     ngx_array_t                   spools;    /* of spool_conf_t * */
     ngx_array_t                   forwards;  /* of forward_t *, no spool */
+    ssize_t                       zone_size; /* 0: off */
+    ngx_http_taptalent_zone_t    *zone;      /* or NULL */
+    unsigned                      used:1;
+    unsigned                      status:1;  /* somebody may look */
 } ngx_http_taptalent_main_conf_t;
 
 
@@ -57,6 +71,8 @@ typedef struct {
     ngx_http_taptalent_retry_t   *retry;
     ngx_msec_t                    ack_timeout;
     ngx_uint_t                    response;
+
+    ngx_uint_t                    status;    /* not inherited */
 } ngx_http_taptalent_loc_conf_t;
 
 
@@ -85,6 +101,8 @@ char *ngx_http_taptalent_webhook_forward(ngx_conf_t *cf,
     ngx_command_t *cmd, void *conf);
 char *ngx_http_taptalent_webhook_retry(ngx_conf_t *cf,
     ngx_command_t *cmd, void *conf);
+char *ngx_http_taptalent_webhook_zone(ngx_conf_t *cf,
+    ngx_command_t *cmd, void *conf);
 
 /* NULL without memory */
 ngx_http_taptalent_retry_t *ngx_http_taptalent_default_retry(
@@ -112,12 +130,26 @@ ngx_http_taptalent_verdict_e ngx_http_taptalent_verify_body(
 /* the word for the verdict */
 ngx_str_t *ngx_http_taptalent_verdict(ngx_http_taptalent_verdict_e verdict);
 
+
 /* logs and sends the answer; what it returns is for finalization */
 ngx_int_t ngx_http_taptalent_respond(ngx_http_request_t *r,
     ngx_http_taptalent_ctx_t *ctx, ngx_http_taptalent_verdict_e verdict);
 
+/* adds a header to the answer, of constant strings; NGX_ERROR without memory */
+ngx_int_t ngx_http_taptalent_add_header(ngx_http_request_t *r, char *name,
+    char *value);
+
 /* postconfiguration: nginx's own 413 gets a verdict too */
 void ngx_http_taptalent_respond_init(void);
+
+
+/* status */
+
+char *ngx_http_taptalent_webhook_status(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+
+/* postconfiguration: what the page says of itself; NGX_ERROR without OpenSSL */
+ngx_int_t ngx_http_taptalent_status_init(ngx_conf_t *cf);
 
 
 /* the module */

@@ -28,7 +28,6 @@
 #define NGX_HTTP_TAPTALENT_BATCH_MAX  1048576   /* kept for the next one */
 #define NGX_HTTP_TAPTALENT_PROBE      1000      /* ms between attempts */
 #define NGX_HTTP_TAPTALENT_MEASURE    1000      /* ms that figures are good */
-#define NGX_HTTP_TAPTALENT_INODES     16        /* fewer are too few */
 
 
 static void ngx_http_taptalent_commit_measured(
@@ -77,6 +76,8 @@ ngx_http_taptalent_commit_init(ngx_http_taptalent_commit_t *c, ngx_log_t *log)
     c->task->event.data = c;
     c->task->event.log = log;
 #endif
+
+    ngx_http_taptalent_zone_tell(c->stats, NGX_HTTP_TAPTALENT_WORKS);
 
     if (ngx_http_taptalent_spool_open(&c->spool, log, &c->error) != NGX_OK) {
         ngx_http_taptalent_commit_failed(c);
@@ -348,8 +349,17 @@ ngx_http_taptalent_commit_run(void *data, ngx_log_t *log)
 {
     ngx_http_taptalent_commit_t *c = data;
 
+    struct timespec  start, end;
+
+    (void) clock_gettime(CLOCK_MONOTONIC, &start);
+
     c->rc = ngx_http_taptalent_spool_commit(&c->spool, &c->committing->group,
                                             &c->error);
+
+    (void) clock_gettime(CLOCK_MONOTONIC, &end);
+
+    c->usec = (end.tv_sec - start.tv_sec) * 1000000
+              + (end.tv_nsec - start.tv_nsec) / 1000;
 }
 
 
@@ -389,6 +399,9 @@ static void
 ngx_http_taptalent_commit_result(ngx_http_taptalent_commit_t *c,
     ngx_queue_t *waiters)
 {
+    ngx_http_taptalent_zone_commit(c->stats, c->rc,
+                                   c->committing->group.events, c->usec);
+
     ngx_http_taptalent_commit_take(c->committing, waiters);
 
     c->committing = NULL;
@@ -404,6 +417,8 @@ ngx_http_taptalent_commit_result(ngx_http_taptalent_commit_t *c,
 
     } else if (c->failed) {
         c->failed = 0;
+
+        ngx_http_taptalent_zone_tell(c->stats, NGX_HTTP_TAPTALENT_WORKS);
 
         ngx_log_error(NGX_LOG_NOTICE, c->start.log, 0,
                       "spool \"%V\" takes events again", &c->spool.path);
@@ -437,6 +452,10 @@ ngx_http_taptalent_commit_failed(ngx_http_taptalent_commit_t *c)
     /* what was measured did not help */
 
     c->known = 0;
+
+    ngx_http_taptalent_zone_tell(c->stats,
+                                 c->broken ? NGX_HTTP_TAPTALENT_BROKEN
+                                           : NGX_HTTP_TAPTALENT_FAILED);
 
     ngx_log_error(level, c->start.log, c->error.err,
                   "%s \"%V/%s\" failed, events are refused %s",

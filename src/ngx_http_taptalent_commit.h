@@ -15,6 +15,7 @@
 #include <ngx_thread_pool.h>
 #endif
 #include "ngx_http_taptalent_spool.h"
+#include "ngx_http_taptalent_zone.h"
 
 
 /*
@@ -22,6 +23,9 @@
  * gather and become the next one.  Of the requests it knows only that somebody
  * waits.
  */
+
+
+#define NGX_HTTP_TAPTALENT_INODES  16  /* free ones, fewer are too few */
 
 
 typedef struct ngx_http_taptalent_waiter_s  ngx_http_taptalent_waiter_t;
@@ -64,6 +68,7 @@ typedef struct {
     ngx_thread_pool_t                 *thread_pool;
     ngx_thread_task_t                 *task;
 #endif
+    ngx_http_taptalent_zone_spool_t   *stats;    /* or NULL */
 
     /* of a worker */
 
@@ -75,6 +80,7 @@ typedef struct {
     ngx_event_t                        timer;
 
     ngx_int_t                          rc;          /* of the last commit */
+    ngx_uint_t                         usec;        /* that it took */
     ngx_http_taptalent_spool_error_t   error;
 
     ngx_msec_t                         probe;       /* next one if failed */

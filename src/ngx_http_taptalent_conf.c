@@ -678,6 +678,41 @@ ngx_http_taptalent_default_retry(ngx_conf_t *cf)
 
 
 char *
+ngx_http_taptalent_webhook_zone(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf)
+{
+    ngx_http_taptalent_main_conf_t *tmcf = conf;
+
+    ngx_str_t  *value;
+
+    if (tmcf->zone_size != NGX_CONF_UNSET) {
+        return "is duplicate";
+    }
+
+    value = cf->args->elts;
+
+    if (ngx_strcmp(value[1].data, "off") == 0) {
+        tmcf->zone_size = 0;
+        return NGX_CONF_OK;
+    }
+
+    tmcf->zone_size = ngx_parse_size(&value[1]);
+
+    if (tmcf->zone_size == NGX_ERROR
+        || tmcf->zone_size < NGX_HTTP_TAPTALENT_ZONE_MIN)
+    {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid size \"%V\", write \"off\" or a size of "
+                           "at least %uz bytes, such as \"1m\"", &value[1],
+                           (size_t) NGX_HTTP_TAPTALENT_ZONE_MIN);
+        return NGX_CONF_ERROR;
+    }
+
+    return NGX_CONF_OK;
+}
+
+
+char *
 ngx_http_taptalent_ack_timeout(ngx_conf_t *cf, void *post, void *data)
 {
     ngx_msec_t  *timeout = data;

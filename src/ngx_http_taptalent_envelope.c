@@ -45,6 +45,7 @@ static u_char *ngx_http_taptalent_write_headers(u_char *p,
 static u_char *ngx_http_taptalent_write_payload(u_char *p,
     ngx_http_taptalent_event_t *ev);
 
+static long ngx_http_taptalent_envelope_fraction(ngx_str_t *timestamp);
 static ngx_uint_t ngx_http_taptalent_envelope_id(ngx_str_t *id);
 static int ngx_http_taptalent_envelope_key(void *data, const u_char *p,
     size_t len);
@@ -278,6 +279,8 @@ ngx_http_taptalent_event_read(ngx_http_taptalent_event_t *ev,
         return NGX_ERROR;
     }
 
+    ev->received.tv_nsec = ngx_http_taptalent_envelope_fraction(&e.received);
+
     if (e.given_up.len) {
 
         if (!ngx_http_taptalent_event_timestamp(e.given_up.data,
@@ -286,7 +289,10 @@ ngx_http_taptalent_event_read(ngx_http_taptalent_event_t *ev,
             return NGX_ERROR;
         }
 
-        ev->received.tv_sec = ngx_max(ev->received.tv_sec, given_up);
+        if (ev->received.tv_sec < given_up) {
+            ev->received.tv_sec = given_up;
+            ev->received.tv_nsec = 0;
+        }
     }
 
     *received = e.received;
@@ -317,6 +323,34 @@ ngx_http_taptalent_event_read(ngx_http_taptalent_event_t *ev,
     }
 
     return NGX_OK;
+}
+
+
+/* nanoseconds, of a date-time that is known to be one */
+
+static long
+ngx_http_taptalent_envelope_fraction(ngx_str_t *timestamp)
+{
+    long     nsec, digit;
+    u_char  *p, *last;
+
+    p = timestamp->data + sizeof("2026-11-23T08:11:13") - 1;
+    last = timestamp->data + timestamp->len;
+
+    nsec = 0;
+
+    if (*p != '.') {
+        return nsec;
+    }
+
+    digit = 100000000;
+
+    for (p++; p < last && *p >= '0' && *p <= '9'; p++) {
+        nsec += (*p - '0') * digit;
+        digit /= 10;
+    }
+
+    return nsec;
 }
 
 

@@ -42,7 +42,8 @@ typedef enum {
     NGX_HTTP_TAPTALENT_PAYLOAD,
     NGX_HTTP_TAPTALENT_EVENT_MISMATCH,
     NGX_HTTP_TAPTALENT_COMPANY_ID,
-    NGX_HTTP_TAPTALENT_UNAVAILABLE
+    NGX_HTTP_TAPTALENT_UNAVAILABLE,
+    NGX_HTTP_TAPTALENT_VERDICTS
 } ngx_http_taptalent_verdict_e;
 
 
@@ -142,10 +143,10 @@ u_char *ngx_http_taptalent_event_write(ngx_http_taptalent_event_t *ev,
 
 /*
  * Reads a line back, with or without its LF.  What the event and "received"
- * point to is in the line or in the pool; ev->received is to the second, or
- * when the event was given up, whichever is later.  NGX_DECLINED for a version
- * that is not known, NGX_ERROR if this is no line of a spool, NGX_ABORT
- * without memory.
+ * point to is in the line or in the pool; ev->received is to the microsecond,
+ * or when the event was given up, to the second, if that is later.
+ * NGX_DECLINED for a version that is not known, NGX_ERROR if this is no line of
+ * a spool, NGX_ABORT without memory.
  */
 ngx_int_t ngx_http_taptalent_event_read(ngx_http_taptalent_event_t *ev,
     ngx_str_t *received, ngx_str_t *line, ngx_pool_t *pool);

@@ -91,6 +91,8 @@ ngx_http_taptalent_queue_init(ngx_http_taptalent_commit_t *commit,
     forward->q = q;
 
     if (commit == NULL) {
+        ngx_http_taptalent_zone_tell(forward->stats, 0);
+        ngx_http_taptalent_zone_forwards(forward->zone, forward->stats);
         return NGX_OK;
     }
 
@@ -220,6 +222,8 @@ ngx_http_taptalent_queue_take(ngx_http_taptalent_queue_t *q)
     q->broken = 0;
     q->owner = 1;
     q->rescan = 1;
+
+    ngx_http_taptalent_zone_forwards(q->forward->zone, q->forward->stats);
 
     ngx_log_error(NGX_LOG_NOTICE, q->log, 0,
                   "this worker forwards \"%V\"", &q->spool->path);

@@ -38,6 +38,8 @@ typedef struct {
     ngx_uint_t                     queue;       /* events, without a spool */
     ngx_http_conf_ctx_t           *conf_ctx;    /* of the location */
     ngx_http_taptalent_retry_t     retry;
+    ngx_http_taptalent_zone_t     *zone;        /* or NULL */
+    ngx_http_taptalent_zone_spool_t  *stats;    /* or NULL */
     ngx_http_taptalent_queue_t    *q;           /* of a worker */
 } ngx_http_taptalent_forward_t;
 
@@ -106,6 +108,7 @@ typedef struct {
     ngx_event_t                       timer;
     void                             *ident[4];
     ngx_http_taptalent_queue_t       *owner;
+    ngx_http_taptalent_zone_dest_t   *stats;    /* or NULL */
     ngx_uint_t                        streak;   /* failures in a row */
     ngx_uint_t                        probes;   /* that failed */
     unsigned                          down:1;
@@ -126,6 +129,7 @@ typedef struct {
     ngx_str_t                         text;     /* the line */
     ngx_http_taptalent_delivery_t     delivery;
     ngx_http_taptalent_group_t        dead;     /* the line with the reason */
+    ngx_http_taptalent_reason_e       reason;   /* of it */
     ngx_int_t                         rc;       /* of the work */
     time_t                            age;      /* when it was created */
     ngx_msec_t                        created;

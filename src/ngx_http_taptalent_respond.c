@@ -13,6 +13,9 @@
 /* The answer: one word and one status for each outcome. */
 
 
+#define NGX_HTTP_TAPTALENT_QUIET  1000  /* ms between lines of an outage */
+
+
 typedef struct {
     ngx_str_t     word;
     ngx_uint_t    status;
@@ -21,14 +24,16 @@ typedef struct {
 } ngx_http_taptalent_answer_t;
 
 
+static void ngx_http_taptalent_count(ngx_http_request_t *r,
+    ngx_http_taptalent_ctx_t *ctx);
+static ngx_uint_t ngx_http_taptalent_quiet(ngx_http_taptalent_ctx_t *ctx,
+    ngx_uint_t *more);
 static void ngx_http_taptalent_log(ngx_http_request_t *r,
     ngx_http_taptalent_ctx_t *ctx);
 static ngx_int_t ngx_http_taptalent_answer(ngx_http_request_t *r,
     ngx_http_taptalent_ctx_t *ctx, ngx_str_t *text);
 static ngx_int_t ngx_http_taptalent_answer_full(ngx_http_request_t *r,
     ngx_http_taptalent_ctx_t *ctx, ngx_str_t *text);
-static ngx_int_t ngx_http_taptalent_add_header(ngx_http_request_t *r,
-    char *name, char *value);
 static ngx_int_t ngx_http_taptalent_header_filter(ngx_http_request_t *r);
 static ngx_int_t ngx_http_taptalent_body_filter(ngx_http_request_t *r,
     ngx_chain_t *in);
@@ -117,6 +122,8 @@ ngx_http_taptalent_respond(ngx_http_request_t *r,
 
     ctx->verdict = verdict;
 
+    ngx_http_taptalent_count(r, ctx);
+
     rc = NGX_OK;
 
     if (verdict == NGX_HTTP_TAPTALENT_METHOD) {
@@ -136,6 +143,24 @@ ngx_http_taptalent_respond(ngx_http_request_t *r,
 
     return ngx_http_send_response(r, ngx_http_taptalent_answers[verdict].status,
                                   &ngx_http_taptalent_json, &cv);
+}
+
+
+/* before it is sent: whoever has the answer finds it counted */
+
+static void
+ngx_http_taptalent_count(ngx_http_request_t *r, ngx_http_taptalent_ctx_t *ctx)
+{
+    ngx_http_taptalent_answer_t     *answer;
+    ngx_http_taptalent_main_conf_t  *tmcf;
+
+    tmcf = ngx_http_get_module_main_conf(r, ngx_http_taptalent_webhook_module);
+
+    answer = &ngx_http_taptalent_answers[ctx->verdict];
+
+    ngx_http_taptalent_zone_verdict(tmcf->zone, ctx->verdict, answer->status,
+                                    &ctx->event,
+                                    ctx->why ? ctx->why : answer->message);
 }
 
 
@@ -237,6 +262,38 @@ ngx_http_taptalent_answer_full(ngx_http_request_t *r,
 }
 
 
+/*
+ * While the spool takes nothing each event is refused, and a line for each
+ * would fill the disk that is perhaps full already: one a second.
+ */
+
+static ngx_uint_t
+ngx_http_taptalent_quiet(ngx_http_taptalent_ctx_t *ctx, ngx_uint_t *more)
+{
+    static ngx_uint_t  unsaid, said;
+    static ngx_msec_t  last;
+
+    *more = 0;
+
+    if (ctx->verdict != NGX_HTTP_TAPTALENT_UNAVAILABLE) {
+        return 0;
+    }
+
+    if (said && ngx_current_msec - last < NGX_HTTP_TAPTALENT_QUIET) {
+        unsaid++;
+        return 1;
+    }
+
+    *more = unsaid;
+
+    said = 1;
+    unsaid = 0;
+    last = ngx_current_msec;
+
+    return 0;
+}
+
+
 /* ids, never bodies; a companyId is the sender's text, so it is escaped */
 
 static void
@@ -246,14 +303,18 @@ ngx_http_taptalent_log(ngx_http_request_t *r, ngx_http_taptalent_ctx_t *ctx)
     u_char                        buf[NGX_HTTP_TAPTALENT_MAX_NAME
                                      + NGX_HTTP_TAPTALENT_ID_LEN
                                      + 6 * NGX_HTTP_TAPTALENT_MAX_COMPANY_ID
+                                     + NGX_INT_T_LEN
                                      + sizeof(", event \"\", companyId \"\""
-                                              ", id ")];
+                                              ", id , after  more")];
+    ngx_uint_t                    more;
     ngx_http_taptalent_event_t   *ev;
     ngx_http_taptalent_answer_t  *answer;
 
     answer = &ngx_http_taptalent_answers[ctx->verdict];
 
-    if (r->connection->log->log_level < answer->level) {
+    if (r->connection->log->log_level < answer->level
+        || ngx_http_taptalent_quiet(ctx, &more))
+    {
         return;
     }
 
@@ -277,6 +338,10 @@ ngx_http_taptalent_log(ngx_http_request_t *r, ngx_http_taptalent_ctx_t *ctx)
         p = ngx_slprintf(p, last, ", id %V", &ev->id);
     }
 
+    if (more) {
+        p = ngx_slprintf(p, last, ", after %ui more", more);
+    }
+
     ngx_log_error(answer->level, r->connection->log, 0,
                   "webhook refused: %V: %s%*s", &answer->word,
                   ctx->why ? ctx->why : answer->message,
@@ -284,7 +349,7 @@ ngx_http_taptalent_log(ngx_http_request_t *r, ngx_http_taptalent_ctx_t *ctx)
 }
 
 
-static ngx_int_t
+ngx_int_t
 ngx_http_taptalent_add_header(ngx_http_request_t *r, char *name, char *value)
 {
     ngx_table_elt_t  *h;
@@ -347,6 +412,8 @@ ngx_http_taptalent_header_filter(ngx_http_request_t *r)
     }
 
     ctx->verdict = NGX_HTTP_TAPTALENT_TOO_LARGE;
+
+    ngx_http_taptalent_count(r, ctx);
 
     if (ngx_http_taptalent_answer(r, ctx, &ctx->answer) != NGX_OK) {
         return NGX_ERROR;

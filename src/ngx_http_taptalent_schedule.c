@@ -26,6 +26,8 @@
 static ngx_http_taptalent_dest_t *ngx_http_taptalent_dest(
     ngx_http_taptalent_queue_t *q, ngx_str_t *uri);
 static void ngx_http_taptalent_sent(ngx_http_taptalent_delivery_t *d);
+static void ngx_http_taptalent_attempt(ngx_http_taptalent_item_t *item,
+    ngx_http_taptalent_outcome_e outcome);
 static void ngx_http_taptalent_failed(ngx_http_taptalent_item_t *item);
 static void ngx_http_taptalent_dest_up(ngx_http_taptalent_dest_t *dest);
 static void ngx_http_taptalent_dest_failed(ngx_http_taptalent_dest_t *dest,
@@ -35,8 +37,16 @@ static void ngx_http_taptalent_item_timer(ngx_event_t *ev);
 static ngx_msec_t ngx_http_taptalent_backoff(ngx_http_taptalent_queue_t *q,
     ngx_uint_t failures, ngx_uint_t retry_after);
 static void ngx_http_taptalent_bury(ngx_http_taptalent_item_t *item,
-    const char *reason);
+    ngx_http_taptalent_reason_e reason);
 static void ngx_http_taptalent_finish(ngx_http_taptalent_item_t *item);
+static void ngx_http_taptalent_counted(ngx_http_taptalent_queue_t *q);
+
+
+/* in the order of ngx_http_taptalent_reason_e */
+
+static const char  *ngx_http_taptalent_reasons[] = {
+    "permanent", "max_age"
+};
 
 
 /* the text is in the pool, which the item has then, and is an event's line */
@@ -81,9 +91,22 @@ ngx_http_taptalent_create_item(ngx_http_taptalent_queue_t *q,
     q->bytes += text->len;
     q->items++;
 
+    ngx_http_taptalent_counted(q);
+
     *created = item;
 
     return NGX_OK;
+}
+
+
+/* what is in memory only is told; what is in the spool is measured there */
+
+static void
+ngx_http_taptalent_counted(ngx_http_taptalent_queue_t *q)
+{
+    if (q->spool == NULL) {
+        ngx_http_taptalent_zone_tell(q->forward->stats, q->items);
+    }
 }
 
 
@@ -92,6 +115,8 @@ ngx_http_taptalent_free_item(ngx_http_taptalent_item_t *item)
 {
     item->owner->bytes -= item->text.len;
     item->owner->items--;
+
+    ngx_http_taptalent_counted(item->owner);
 
     if (item->file) {
         item->file->out--;
@@ -187,6 +212,9 @@ ngx_http_taptalent_dest(ngx_http_taptalent_queue_t *q, ngx_str_t *uri)
     dest->owner = q;
     dest->ident[3] = (void *) -1;
 
+    dest->stats = ngx_http_taptalent_zone_dest(q->forward->zone,
+                                               q->forward->stats, &path);
+
     ngx_queue_init(&dest->waiting);
 
     dest->timer.handler = ngx_http_taptalent_dest_timer;
@@ -219,6 +247,10 @@ ngx_http_taptalent_sent(ngx_http_taptalent_delivery_t *d)
 
         item->probe = 0;
 
+        ngx_http_taptalent_attempt(item, NGX_HTTP_TAPTALENT_DELIVERED);
+        ngx_http_taptalent_zone_delivered(q->forward->zone, q->forward->stats,
+                                          &d->event.received);
+
         ngx_http_taptalent_finish(item);
 
     } else {
@@ -226,6 +258,18 @@ ngx_http_taptalent_sent(ngx_http_taptalent_delivery_t *d)
     }
 
     ngx_http_taptalent_queue_post(q);
+}
+
+
+static void
+ngx_http_taptalent_attempt(ngx_http_taptalent_item_t *item,
+    ngx_http_taptalent_outcome_e outcome)
+{
+    if (item->dest) {
+        ngx_http_taptalent_zone_attempt(item->dest->stats, outcome,
+                                        item->delivery.attempt,
+                                        item->delivery.status);
+    }
 }
 
 
@@ -257,7 +301,7 @@ ngx_http_taptalent_failed(ngx_http_taptalent_item_t *item)
             }
 
             item->probe = 0;
-            ngx_http_taptalent_bury(item, "permanent");
+            ngx_http_taptalent_bury(item, NGX_HTTP_TAPTALENT_PERMANENT);
             return;
         }
     }
@@ -277,9 +321,11 @@ ngx_http_taptalent_failed(ngx_http_taptalent_item_t *item)
     age = item->age + (time_t) ((ngx_current_msec - item->created) / 1000);
 
     if (age >= retry->max_age) {
-        ngx_http_taptalent_bury(item, "max_age");
+        ngx_http_taptalent_bury(item, NGX_HTTP_TAPTALENT_MAX_AGE);
         return;
     }
+
+    ngx_http_taptalent_attempt(item, NGX_HTTP_TAPTALENT_RETRY);
 
     q->inflight--;
 
@@ -324,6 +370,8 @@ ngx_http_taptalent_dest_up(ngx_http_taptalent_dest_t *dest)
     if (dest->timer.timer_set) {
         ngx_del_timer(&dest->timer);
     }
+
+    ngx_http_taptalent_zone_up(dest->stats);
 
     ngx_log_error(NGX_LOG_NOTICE, q->log, 0,
                   "destination \"%V\" is up again", &dest->uri);
@@ -396,6 +444,8 @@ ngx_http_taptalent_dest_failed(ngx_http_taptalent_dest_t *dest,
                   "next attempt in %M ms", &dest->uri, d->status, delay);
 
     ngx_add_timer(&dest->timer, delay);
+
+    ngx_http_taptalent_zone_down(dest->stats, delay);
 }
 
 
@@ -480,7 +530,8 @@ ngx_http_taptalent_backoff(ngx_http_taptalent_queue_t *q,
 /* the line, with the reason before the payload, is a file that can be sent */
 
 static void
-ngx_http_taptalent_bury(ngx_http_taptalent_item_t *item, const char *reason)
+ngx_http_taptalent_bury(ngx_http_taptalent_item_t *item,
+    ngx_http_taptalent_reason_e reason)
 {
     u_char                      *p, *end;
     size_t                       len;
@@ -491,6 +542,9 @@ ngx_http_taptalent_bury(ngx_http_taptalent_item_t *item, const char *reason)
     q = item->owner;
 
     if (q->spool == NULL) {
+        ngx_http_taptalent_attempt(item, NGX_HTTP_TAPTALENT_GIVEN_UP);
+        ngx_http_taptalent_zone_count(q->forward->stats, dead[reason], 1);
+
         ngx_log_error(NGX_LOG_ERR, q->log, 0,
                       "event \"%V\", id %V, is given up with status %ui after "
                       "%ui attempts and is lost, there is no spool",
@@ -504,16 +558,21 @@ ngx_http_taptalent_bury(ngx_http_taptalent_item_t *item, const char *reason)
     len = item->text.len
           + sizeof("\"dead\":{\"reason\":\"\",\"status\":,\"attempts\":,"
                    "\"at\":\"2026-11-23T08:11:13Z\"},\n")
-          + ngx_strlen(reason) + 2 * NGX_INT_T_LEN;
+          + ngx_strlen(ngx_http_taptalent_reasons[reason]) + 2 * NGX_INT_T_LEN;
 
     p = ngx_pnalloc(item->pool, len);
 
     if (p == NULL) {
+        ngx_http_taptalent_attempt(item, NGX_HTTP_TAPTALENT_RETRY);
+
         q->inflight--;
         ngx_http_taptalent_wait(item, q->forward->retry.max);
         return;
     }
 
+    ngx_http_taptalent_attempt(item, NGX_HTTP_TAPTALENT_GIVEN_UP);
+
+    item->reason = reason;
     item->dead.data = p;
     item->dead.events = 1;
 
@@ -538,7 +597,8 @@ ngx_http_taptalent_bury(ngx_http_taptalent_item_t *item, const char *reason)
     p = ngx_sprintf(p, "\"dead\":{\"reason\":\"%s\",\"status\":%ui,"
                     "\"attempts\":%ui,"
                     "\"at\":\"%4d-%02d-%02dT%02d:%02d:%02dZ\"},",
-                    reason, item->delivery.status, item->delivery.attempt,
+                    ngx_http_taptalent_reasons[reason],
+                    item->delivery.status, item->delivery.attempt,
                     tm.ngx_tm_year, tm.ngx_tm_mon, tm.ngx_tm_mday,
                     tm.ngx_tm_hour, tm.ngx_tm_min, tm.ngx_tm_sec);
     p = ngx_cpymem(p, text.data + 1, text.len - 1);

@@ -214,6 +214,27 @@ ngx_int_t ngx_http_taptalent_spool_remove(ngx_http_taptalent_spool_t *spool,
     u_char *name, ngx_http_taptalent_content_t *content,
     ngx_http_taptalent_spool_error_t *error);
 
+typedef struct {
+    uint64_t          files;       /* in new/ */
+    uint64_t          events;      /* in them, and not done */
+    uint64_t          bytes;       /* of these files */
+    time_t            oldest;      /* when the oldest came, 0 without any */
+    uint64_t          dead;        /* files in dead/ */
+    uint64_t          corrupt;     /* and in corrupt/ */
+    off_t             free_bytes;
+    uint64_t          free_inodes;
+} ngx_http_taptalent_measure_t;
+
+
+/*
+ * Measures what is in the spool; for whoever looks, with no lock, so it is a
+ * little behind.  A file tells by its name how many events it has and when they
+ * came; one that is put there by hand under another name counts as one event.
+ * NGX_ABORT if this process is told to end meanwhile, which is looked at often.
+ */
+ngx_int_t ngx_http_taptalent_spool_measure(ngx_http_taptalent_spool_t *spool,
+    ngx_http_taptalent_measure_t *m, ngx_http_taptalent_spool_error_t *error);
+
 /* moves a file and its sidecar to corrupt/ */
 ngx_int_t ngx_http_taptalent_spool_corrupt(ngx_http_taptalent_spool_t *spool,
     u_char *name, ngx_http_taptalent_spool_error_t *error);

@@ -701,6 +701,9 @@ ngx_http_taptalent_work_settled(ngx_http_taptalent_queue_t *q)
         if (item->rc == NGX_OK) {
 
             if (item->dead.len) {
+                ngx_http_taptalent_zone_count(q->forward->stats,
+                                              dead[item->reason], 1);
+
                 ngx_log_error(NGX_LOG_ERR, q->log, 0,
                               "event \"%V\", id %V, is given up with status "
                               "%ui after %ui attempts and is in \"%V/dead\"",
@@ -742,6 +745,8 @@ ngx_http_taptalent_work_settled(ngx_http_taptalent_queue_t *q)
         if (file->ending && file->failed == 0) {
 
             if (file->damaged) {
+                ngx_http_taptalent_zone_count(q->forward->stats, corrupt, 1);
+
                 ngx_log_error(NGX_LOG_CRIT, q->log, 0,
                               "\"%s\" is damaged and is in \"%V/corrupt\"",
                               file->name, &q->spool->path);
@@ -870,6 +875,8 @@ ngx_http_taptalent_work_loaded(ngx_http_taptalent_queue_t *q,
         return;
 
     case NGX_ERROR:
+
+        ngx_http_taptalent_zone_count(q->forward->stats, corrupt, 1);
 
         ngx_log_error(NGX_LOG_CRIT, q->log, 0,
                       "\"%s\" is damaged and goes to \"%V/corrupt\"",

@@ -116,7 +116,9 @@ sub verdict {
             is("@refusals", '', 'no refusal in the error log');
 
         } elsif ($verdict eq 'unavailable') {
-            is(@refusals, 1, 'one line in the error log');
+
+            # one a second: see limits.t
+            cmp_ok(@refusals, '<=', 1, 'at most one line in the error log');
 
         } else {
             is(@refusals, 1, 'one line in the error log');

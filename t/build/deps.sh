@@ -12,7 +12,8 @@ packages="nginx nginx-dev libyajl-dev libssl-dev gcc libc6-dev make dpkg-dev
 if [ "${1:-test}" != build ]; then
     packages="$packages libpcre2-dev zlib1g-dev libio-socket-ssl-perl php-fpm
         nghttp2-client strace e2fsprogs xfsprogs util-linux
-        debian-archive-keyring ca-certificates"
+        debian-archive-keyring ca-certificates prometheus chromium
+        chromium-driver"
 fi
 
 if [ "${1:-test}" = bench ]; then
@@ -58,13 +59,13 @@ fi
 
 
 # Debian starts what it installs. An nginx that nobody asked for must not take
-# port 80, nor is a php-fpm wanted: policy-rc.d says no while the packages are
+# port 80, nor is a php-fpm or a Prometheus wanted: policy-rc.d says no while the packages are
 # installed. Where there is one already, the administrator has decided.
 
 policy=/usr/sbin/policy-rc.d
 
 case " $missing " in
-*" nginx "*|*" php-fpm "*)
+*" nginx "*|*" php-fpm "*|*" prometheus "*)
     if [ ! -e $policy ]; then
         trap '$root rm -f $policy' EXIT
         trap 'exit 1' HUP INT TERM
@@ -88,9 +89,11 @@ case " $missing " in
     ;;
 esac
 
-case " $missing " in
-*" php-fpm "*)
-    echo "php-fpm was installed for the tests, which start their own;" \
-         "nobody needs its service"
-    ;;
-esac
+for package in php-fpm prometheus; do
+    case " $missing " in
+    *" $package "*)
+        echo "$package was installed for the tests, which start their own;" \
+             "nobody needs its service"
+        ;;
+    esac
+done

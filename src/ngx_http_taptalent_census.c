@@ -1,0 +1,277 @@
+
+/*
+ * Copyright (C) the ngx_http_taptalent_webhook_module authors
+ */
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_event.h>
+#include "ngx_http_taptalent_census.h"
+
+
+/*
+ * Each second one of the workers measures a spool, in a thread; with a backlog
+ * so large that it takes long, for a twentieth of the time, or once a minute.
+ * The worker that begins puts the next time far off, so that no other begins,
+ * and sets it right at the end; if it dies meanwhile, another one goes on.
+ */
+
+
+#define NGX_HTTP_TAPTALENT_CENSUS         1000   /* ms between two */
+#define NGX_HTTP_TAPTALENT_CENSUS_SHARE   20
+#define NGX_HTTP_TAPTALENT_CENSUS_LOST    60000  /* ms, who began has died */
+
+
+typedef struct {
+    ngx_http_taptalent_commit_t       *commit;
+    ngx_http_taptalent_measure_t       measure;
+    ngx_http_taptalent_spool_error_t   error;
+    ngx_int_t                          rc;
+    ngx_msec_t                         began;
+    ngx_log_t                         *log;
+#if (NGX_THREADS)
+    ngx_thread_task_t                 *task;
+#endif
+    unsigned                           running:1;
+    unsigned                           failed:1;   /* and logged */
+} ngx_http_taptalent_census_t;
+
+
+typedef struct {
+    void                              *ident[4];
+    ngx_event_t                        timer;
+    ngx_http_taptalent_zone_t         *zone;
+    ngx_array_t                        spools;     /* of census_t */
+} ngx_http_taptalent_census_conf_t;
+
+
+static void ngx_http_taptalent_census_timer(ngx_event_t *ev);
+static void ngx_http_taptalent_census_start(ngx_http_taptalent_census_t *cs);
+static void ngx_http_taptalent_census_run(void *data, ngx_log_t *log);
+#if (NGX_THREADS)
+static void ngx_http_taptalent_census_done(ngx_event_t *ev);
+#endif
+static void ngx_http_taptalent_census_publish(
+    ngx_http_taptalent_census_t *cs);
+
+
+ngx_int_t
+ngx_http_taptalent_census_init(ngx_cycle_t *cycle,
+    ngx_http_taptalent_zone_t *zone, ngx_http_taptalent_commit_t **commits,
+    ngx_uint_t n)
+{
+    ngx_uint_t                         i;
+    ngx_http_taptalent_census_t       *cs;
+    ngx_http_taptalent_census_conf_t  *conf;
+
+    conf = ngx_pcalloc(cycle->pool, sizeof(ngx_http_taptalent_census_conf_t));
+    if (conf == NULL) {
+        return NGX_ERROR;
+    }
+
+    if (ngx_array_init(&conf->spools, cycle->pool, n + 1,
+                       sizeof(ngx_http_taptalent_census_t))
+        != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    for (i = 0; i < n; i++) {
+
+        if (commits[i]->stats == NULL) {
+            continue;
+        }
+
+        cs = ngx_array_push(&conf->spools);
+        if (cs == NULL) {
+            return NGX_ERROR;
+        }
+
+        ngx_memzero(cs, sizeof(ngx_http_taptalent_census_t));
+
+        cs->commit = commits[i];
+        cs->log = cycle->log;
+
+#if (NGX_THREADS)
+
+        cs->task = ngx_thread_task_alloc(cycle->pool, 0);
+        if (cs->task == NULL) {
+            return NGX_ERROR;
+        }
+
+        cs->task->ctx = cs;
+        cs->task->handler = ngx_http_taptalent_census_run;
+        cs->task->event.handler = ngx_http_taptalent_census_done;
+        cs->task->event.data = cs;
+        cs->task->event.log = cycle->log;
+
+#endif
+    }
+
+    conf->ident[3] = (void *) -1;
+    conf->zone = zone;
+
+    conf->timer.handler = ngx_http_taptalent_census_timer;
+    conf->timer.data = conf;
+    conf->timer.log = cycle->log;
+    conf->timer.cancelable = 1;
+
+    ngx_add_timer(&conf->timer, 1);
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_http_taptalent_census_timer(ngx_event_t *ev)
+{
+    ngx_uint_t                         i;
+    ngx_atomic_uint_t                  now, due;
+    ngx_http_taptalent_census_t       *cs;
+    ngx_http_taptalent_zone_spool_t   *s;
+    ngx_http_taptalent_census_conf_t  *conf;
+
+    if (ngx_exiting) {
+        return;
+    }
+
+    conf = ev->data;
+
+    cs = conf->spools.elts;
+    now = ngx_http_taptalent_now();
+
+    for (i = 0; i < conf->spools.nelts; i++) {
+
+        s = cs[i].commit->stats;
+        due = s->due;
+
+        /* a clock that was set back would have it wait */
+
+        if (due > now && due < now + 2 * NGX_HTTP_TAPTALENT_CENSUS_LOST) {
+            continue;
+        }
+
+        if (!cs[i].running
+            && cs[i].commit->spool.opened
+            && ngx_atomic_cmp_set(&s->due, due,
+                                  now + NGX_HTTP_TAPTALENT_CENSUS_LOST))
+        {
+            ngx_http_taptalent_census_start(&cs[i]);
+        }
+    }
+
+    ngx_http_taptalent_zone_waiting(conf->zone);
+
+    ngx_add_timer(ev, NGX_HTTP_TAPTALENT_CENSUS / 4);
+}
+
+
+static void
+ngx_http_taptalent_census_start(ngx_http_taptalent_census_t *cs)
+{
+    cs->running = 1;
+    cs->began = ngx_current_msec;
+
+#if (NGX_THREADS)
+
+    if (ngx_thread_task_post(cs->commit->thread_pool, cs->task) == NGX_OK) {
+        return;
+    }
+
+    /* the queue of the pool is full: commits go first */
+
+    cs->running = 0;
+    cs->commit->stats->due = ngx_http_taptalent_now()
+                             + NGX_HTTP_TAPTALENT_CENSUS;
+
+#else
+
+    ngx_http_taptalent_census_run(cs, cs->log);
+
+    ngx_time_update();
+
+    ngx_http_taptalent_census_publish(cs);
+
+#endif
+}
+
+
+/* in a thread */
+
+static void
+ngx_http_taptalent_census_run(void *data, ngx_log_t *log)
+{
+    ngx_http_taptalent_census_t *cs = data;
+
+    cs->rc = ngx_http_taptalent_spool_measure(&cs->commit->spool, &cs->measure,
+                                              &cs->error);
+}
+
+
+#if (NGX_THREADS)
+
+static void
+ngx_http_taptalent_census_done(ngx_event_t *ev)
+{
+    ev->complete = 0;
+
+    ngx_http_taptalent_census_publish(ev->data);
+}
+
+#endif
+
+
+static void
+ngx_http_taptalent_census_publish(ngx_http_taptalent_census_t *cs)
+{
+    ngx_msec_t                        took;
+    ngx_atomic_uint_t                 now;
+    ngx_http_taptalent_measure_t     *m;
+    ngx_http_taptalent_zone_spool_t  *s;
+
+    cs->running = 0;
+
+    s = cs->commit->stats;
+    m = &cs->measure;
+
+    now = ngx_http_taptalent_now();
+    took = (ngx_current_msec - cs->began) * NGX_HTTP_TAPTALENT_CENSUS_SHARE;
+
+    took = ngx_min(took, NGX_HTTP_TAPTALENT_CENSUS_LOST);
+
+    s->due = now + ngx_max(took, NGX_HTTP_TAPTALENT_CENSUS);
+
+    if (cs->rc == NGX_ABORT) {
+        s->due = now;
+        return;
+    }
+
+    if (cs->rc != NGX_OK) {
+        s->measured = 0;
+
+        if (!cs->failed) {
+            cs->failed = 1;
+
+            ngx_log_error(NGX_LOG_ERR, cs->log, cs->error.err,
+                          "%s \"%V/%s\" failed, what waits there is not known",
+                          cs->error.call, &cs->commit->spool.path,
+                          cs->error.dir);
+        }
+
+        return;
+    }
+
+    cs->failed = 0;
+
+    s->files = m->files;
+    s->waiting = m->events;
+    s->bytes = m->bytes;
+    s->oldest = m->oldest;
+    s->dead_files = m->dead;
+    s->corrupt_files = m->corrupt;
+    s->free_bytes = m->free_bytes;
+    s->low = (m->free_bytes < cs->commit->min_free
+              || m->free_inodes < NGX_HTTP_TAPTALENT_INODES);
+    s->measured = now;
+}

@@ -1,0 +1,539 @@
+
+/*
+ * Copyright (C) the ngx_http_taptalent_webhook_module authors
+ */
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_http.h>
+#include <openssl/evp.h>
+#include "ngx_http_taptalent_status.h"
+
+
+/* The status location: the page, JSON, or metrics. */
+
+
+#define NGX_HTTP_TAPTALENT_WRITE  16384  /* bytes of a buffer */
+
+#define NGX_HTTP_TAPTALENT_SHA256  32
+
+
+static ngx_int_t ngx_http_taptalent_status_handler(ngx_http_request_t *r);
+static ngx_uint_t ngx_http_taptalent_status_format(ngx_http_request_t *r,
+    ngx_uint_t status);
+static ngx_uint_t ngx_http_taptalent_status_accepts(ngx_http_request_t *r,
+    const char *type);
+static ngx_int_t ngx_http_taptalent_status_headers(ngx_http_request_t *r,
+    ngx_uint_t format);
+static ngx_int_t ngx_http_taptalent_status_hash(const char *start,
+    const char *end, ngx_str_t *hash);
+static uint32_t ngx_http_taptalent_character(u_char **p, u_char *last);
+static void ngx_http_taptalent_write_bytes(ngx_http_taptalent_writer_t *w,
+    u_char *p, size_t len);
+
+
+static ngx_conf_enum_t  ngx_http_taptalent_formats[] = {
+    { ngx_string("html"), NGX_HTTP_TAPTALENT_HTML },
+    { ngx_string("prometheus"), NGX_HTTP_TAPTALENT_PROMETHEUS },
+    { ngx_string("json"), NGX_HTTP_TAPTALENT_STATUS_JSON },
+    { ngx_null_string, 0 }
+};
+
+
+static ngx_str_t  ngx_http_taptalent_types[] = {
+    ngx_null_string,
+    ngx_null_string,
+    ngx_string("text/html; charset=utf-8"),
+    ngx_string("text/plain; version=0.0.4; charset=utf-8"),
+    ngx_string("application/json")
+};
+
+
+static u_char  ngx_http_taptalent_page[] =
+#include "ngx_http_taptalent_page.h"
+;
+
+
+/* the page needs nothing but itself and its figures, and may do nothing else */
+
+#define NGX_HTTP_TAPTALENT_POLICY                                             \
+    "default-src 'none'; style-src 'sha256-%V'; script-src 'sha256-%V'; "     \
+    "connect-src 'self'; img-src data:; base-uri 'none'; "                    \
+    "form-action 'none'; frame-ancestors 'none'"
+
+static u_char  ngx_http_taptalent_policy[sizeof(NGX_HTTP_TAPTALENT_POLICY)
+                          + 2 * ngx_base64_encoded_length(
+                                    NGX_HTTP_TAPTALENT_SHA256)];
+
+
+char *
+ngx_http_taptalent_webhook_status(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf)
+{
+    ngx_http_taptalent_loc_conf_t *tlcf = conf;
+
+    ngx_str_t                       *value;
+    ngx_uint_t                       i;
+    ngx_http_core_loc_conf_t        *clcf;
+    ngx_http_taptalent_main_conf_t  *tmcf;
+
+    if (tlcf->status != NGX_HTTP_TAPTALENT_NO_STATUS) {
+        return "is duplicate";
+    }
+
+    tlcf->status = NGX_HTTP_TAPTALENT_ACCEPT;
+
+    value = cf->args->elts;
+
+    if (cf->args->nelts == 2) {
+
+        for (i = 0; ngx_http_taptalent_formats[i].name.len; i++) {
+
+            if (ngx_strcmp(value[1].data,
+                           ngx_http_taptalent_formats[i].name.data)
+                == 0)
+            {
+                tlcf->status = ngx_http_taptalent_formats[i].value;
+                break;
+            }
+        }
+
+        if (tlcf->status == NGX_HTTP_TAPTALENT_ACCEPT) {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "invalid format \"%V\", write \"html\", "
+                               "\"json\", \"prometheus\", or nothing",
+                               &value[1]);
+            return NGX_CONF_ERROR;
+        }
+    }
+
+    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
+
+    if (clcf->handler) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "\"%V\" shares its location with another directive "
+                           "that answers, write it in a location of its own",
+                           &value[0]);
+        return NGX_CONF_ERROR;
+    }
+
+    clcf->handler = ngx_http_taptalent_status_handler;
+
+    tmcf = ngx_http_conf_get_module_main_conf(cf,
+                                           ngx_http_taptalent_webhook_module);
+    tmcf->used = 1;
+    tmcf->status = 1;
+
+    return NGX_CONF_OK;
+}
+
+
+/* the hashes allow the page's own style and script, and no others */
+
+ngx_int_t
+ngx_http_taptalent_status_init(ngx_conf_t *cf)
+{
+    u_char     style_text[ngx_base64_encoded_length(
+                                                NGX_HTTP_TAPTALENT_SHA256)];
+    u_char     script_text[ngx_base64_encoded_length(
+                                                NGX_HTTP_TAPTALENT_SHA256)];
+    ngx_str_t  style, script;
+
+    style.data = style_text;
+    script.data = script_text;
+
+    if (ngx_http_taptalent_status_hash("<style>", "</style>", &style) != NGX_OK
+        || ngx_http_taptalent_status_hash("<script>", "</script>", &script)
+           != NGX_OK)
+    {
+        ngx_log_error(NGX_LOG_EMERG, cf->log, 0, "EVP_Digest() failed");
+        return NGX_ERROR;
+    }
+
+    ngx_sprintf(ngx_http_taptalent_policy, NGX_HTTP_TAPTALENT_POLICY "%Z",
+                &style, &script);
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_taptalent_status_hash(const char *start, const char *end,
+    ngx_str_t *hash)
+{
+    u_char     *p, *last;
+    u_char      digest[NGX_HTTP_TAPTALENT_SHA256];
+    ngx_str_t   d;
+
+    p = (u_char *) ngx_strstr(ngx_http_taptalent_page, start);
+    last = (u_char *) ngx_strstr(ngx_http_taptalent_page, end);
+
+    if (p == NULL || last == NULL) {
+        return NGX_ERROR;
+    }
+
+    p += ngx_strlen(start);
+
+    if (EVP_Digest(p, last - p, digest, NULL, EVP_sha256(), NULL) != 1) {
+        return NGX_ERROR;
+    }
+
+    d.data = digest;
+    d.len = sizeof(digest);
+
+    ngx_encode_base64(hash, &d);
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_taptalent_status_handler(ngx_http_request_t *r)
+{
+    ngx_int_t                        rc;
+    ngx_buf_t                       *b;
+    ngx_uint_t                       format;
+    ngx_chain_t                      out, *cl;
+    ngx_http_taptalent_writer_t      w;
+    ngx_http_taptalent_loc_conf_t   *tlcf;
+    ngx_http_taptalent_main_conf_t  *tmcf;
+
+    if (!(r->method & (NGX_HTTP_GET|NGX_HTTP_HEAD))) {
+        return NGX_HTTP_NOT_ALLOWED;
+    }
+
+    rc = ngx_http_discard_request_body(r);
+
+    if (rc != NGX_OK) {
+        return rc;
+    }
+
+    tlcf = ngx_http_get_module_loc_conf(r, ngx_http_taptalent_webhook_module);
+    tmcf = ngx_http_get_module_main_conf(r, ngx_http_taptalent_webhook_module);
+
+    format = ngx_http_taptalent_status_format(r, tlcf->status);
+
+    ngx_memzero(&w, sizeof(ngx_http_taptalent_writer_t));
+
+    w.pool = r->pool;
+    w.last = &w.out;
+
+    switch (format) {
+
+    case NGX_HTTP_TAPTALENT_HTML:
+
+        b = ngx_calloc_buf(r->pool);
+        if (b == NULL) {
+            return NGX_HTTP_INTERNAL_SERVER_ERROR;
+        }
+
+        b->pos = ngx_http_taptalent_page;
+        b->last = b->pos + sizeof(ngx_http_taptalent_page) - 1;
+        b->memory = 1;
+
+        out.buf = b;
+        out.next = NULL;
+
+        w.out = &out;
+        w.size = b->last - b->pos;
+
+        break;
+
+    case NGX_HTTP_TAPTALENT_STATUS_JSON:
+        ngx_http_taptalent_status_json(&w, tmcf);
+        break;
+
+    default: /* NGX_HTTP_TAPTALENT_PROMETHEUS */
+        ngx_http_taptalent_status_prometheus(&w, tmcf);
+        break;
+    }
+
+    if (w.failed
+        || ngx_http_taptalent_status_headers(r, format) != NGX_OK)
+    {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    r->headers_out.status = NGX_HTTP_OK;
+    r->headers_out.content_length_n = w.size;
+    r->headers_out.content_type = ngx_http_taptalent_types[format];
+    r->headers_out.content_type_len = r->headers_out.content_type.len;
+
+    rc = ngx_http_send_header(r);
+
+    if (rc == NGX_ERROR || rc > NGX_OK || r->header_only) {
+        return rc;
+    }
+
+    for (cl = w.out; cl->next; cl = cl->next) { /* void */ }
+
+    cl->buf->last_buf = (r == r->main);
+    cl->buf->last_in_chain = 1;
+
+    return ngx_http_output_filter(r, w.out);
+}
+
+
+/* a browser asks for HTML, the page for JSON, Prometheus for neither */
+
+static ngx_uint_t
+ngx_http_taptalent_status_format(ngx_http_request_t *r, ngx_uint_t status)
+{
+    if (status == NGX_HTTP_TAPTALENT_ACCEPT
+        && ngx_http_taptalent_status_accepts(r, "text/html"))
+    {
+        return NGX_HTTP_TAPTALENT_HTML;
+    }
+
+    if ((status == NGX_HTTP_TAPTALENT_ACCEPT
+         || status == NGX_HTTP_TAPTALENT_HTML)
+        && ngx_http_taptalent_status_accepts(r, "application/json"))
+    {
+        return NGX_HTTP_TAPTALENT_STATUS_JSON;
+    }
+
+    if (status == NGX_HTTP_TAPTALENT_ACCEPT) {
+        return NGX_HTTP_TAPTALENT_PROMETHEUS;
+    }
+
+    return status;
+}
+
+
+static ngx_uint_t
+ngx_http_taptalent_status_accepts(ngx_http_request_t *r, const char *type)
+{
+    ngx_uint_t        i;
+    ngx_list_part_t  *part;
+    ngx_table_elt_t  *h;
+
+    for (part = &r->headers_in.headers.part; part; part = part->next) {
+
+        h = part->elts;
+
+        for (i = 0; i < part->nelts; i++) {
+
+            if (h[i].key.len == sizeof("accept") - 1
+                && ngx_strncmp(h[i].lowcase_key, "accept",
+                               sizeof("accept") - 1)
+                   == 0
+                && ngx_strcasestrn(h[i].value.data, (char *) type,
+                                   ngx_strlen(type) - 1))
+            {
+                return 1;
+            }
+        }
+    }
+
+    return 0;
+}
+
+
+static ngx_int_t
+ngx_http_taptalent_status_headers(ngx_http_request_t *r, ngx_uint_t format)
+{
+    if (ngx_http_taptalent_add_header(r, "Cache-Control", "no-store") != NGX_OK
+        || ngx_http_taptalent_add_header(r, "Vary", "Accept") != NGX_OK
+        || ngx_http_taptalent_add_header(r, "X-Content-Type-Options",
+                                         "nosniff")
+           != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    if (format != NGX_HTTP_TAPTALENT_HTML) {
+        return NGX_OK;
+    }
+
+    if (ngx_http_taptalent_add_header(r, "Referrer-Policy", "no-referrer")
+        != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    return ngx_http_taptalent_add_header(r, "Content-Security-Policy",
+                                         (char *) ngx_http_taptalent_policy);
+}
+
+
+void
+ngx_http_taptalent_write(ngx_http_taptalent_writer_t *w, const char *fmt, ...)
+{
+    u_char    buf[4096], *last;
+    va_list   args;
+
+    va_start(args, fmt);
+    last = ngx_vslprintf(buf, buf + sizeof(buf), fmt, args);
+    va_end(args);
+
+    ngx_http_taptalent_write_bytes(w, buf, last - buf);
+}
+
+
+static void
+ngx_http_taptalent_write_bytes(ngx_http_taptalent_writer_t *w, u_char *p,
+    size_t len)
+{
+    ngx_buf_t    *b;
+    ngx_chain_t  *cl;
+
+    if (w->failed) {
+        return;
+    }
+
+    b = w->buf;
+
+    if (b == NULL || (size_t) (b->end - b->last) < len) {
+
+        b = ngx_create_temp_buf(w->pool, ngx_max(len,
+                                                 NGX_HTTP_TAPTALENT_WRITE));
+        cl = ngx_alloc_chain_link(w->pool);
+
+        if (b == NULL || cl == NULL) {
+            w->failed = 1;
+            return;
+        }
+
+        cl->buf = b;
+        cl->next = NULL;
+
+        *w->last = cl;
+        w->last = &cl->next;
+        w->buf = b;
+    }
+
+    b->last = ngx_cpymem(b->last, p, len);
+    w->size += len;
+}
+
+
+/* a byte that begins no character is one above 0x10ffff */
+
+static uint32_t
+ngx_http_taptalent_character(u_char **p, u_char *last)
+{
+    u_char    *start;
+    uint32_t   ch;
+
+    if (**p < 0x80) {
+        return *(*p)++;
+    }
+
+    start = *p;
+    ch = ngx_utf8_decode(p, last - *p);
+
+    if (ch > 0x10ffff) {
+        *p = start + 1;
+    }
+
+    return ch;
+}
+
+
+/* one character at a time: it is for names */
+
+void
+ngx_http_taptalent_write_string(ngx_http_taptalent_writer_t *w, ngx_str_t *s)
+{
+    u_char     *p, *last, *start;
+    u_char      buf[6];
+    uint32_t    ch;
+
+    ngx_http_taptalent_write_bytes(w, (u_char *) "\"", 1);
+
+    p = s->data;
+    last = p + s->len;
+
+    while (p < last) {
+
+        start = p;
+        ch = ngx_http_taptalent_character(&p, last);
+
+        if (ch > 0x10ffff) {
+            ngx_http_taptalent_write_bytes(w, (u_char *) "?", 1);
+            continue;
+        }
+
+        if (ch < 0x80) {
+            ngx_http_taptalent_write_bytes(w, buf,
+                (u_char *) ngx_escape_json(buf, start, 1) - buf);
+            continue;
+        }
+
+        ngx_http_taptalent_write_bytes(w, start, p - start);
+    }
+
+    ngx_http_taptalent_write_bytes(w, (u_char *) "\"", 1);
+}
+
+
+/* as above, but there are no other escapes than \\, \" and \n */
+
+void
+ngx_http_taptalent_write_label(ngx_http_taptalent_writer_t *w, ngx_str_t *s)
+{
+    u_char     *p, *last, *start;
+    uint32_t    ch;
+
+    ngx_http_taptalent_write_bytes(w, (u_char *) "\"", 1);
+
+    p = s->data;
+    last = p + s->len;
+
+    while (p < last) {
+
+        start = p;
+        ch = ngx_http_taptalent_character(&p, last);
+
+        if (ch > 0x10ffff) {
+            ngx_http_taptalent_write_bytes(w, (u_char *) "?", 1);
+            continue;
+        }
+
+        if (ch == LF) {
+            ngx_http_taptalent_write_bytes(w, (u_char *) "\\n", 2);
+            continue;
+        }
+
+        if (ch == '\\' || ch == '"') {
+            ngx_http_taptalent_write_bytes(w, (u_char *) "\\", 1);
+        }
+
+        ngx_http_taptalent_write_bytes(w, start, p - start);
+    }
+
+    ngx_http_taptalent_write_bytes(w, (u_char *) "\"", 1);
+}
+
+
+void
+ngx_http_taptalent_write_sum(ngx_http_taptalent_writer_t *w,
+    ngx_http_taptalent_distribution_t *d, ngx_http_taptalent_scale_t *scale)
+{
+    if (scale->unit == 1) {
+        ngx_http_taptalent_write(w, "%uA", d->sum);
+        return;
+    }
+
+    ngx_http_taptalent_write(w, "%uA.%06uA", d->sum / scale->unit,
+                             d->sum % scale->unit);
+}
+
+
+void
+ngx_http_taptalent_read_histogram(ngx_http_taptalent_histogram_t *h,
+    ngx_http_taptalent_scale_t *scale, ngx_http_taptalent_distribution_t *d)
+{
+    ngx_uint_t  i;
+
+    d->sum = h->sum;
+    d->count = 0;
+
+    for (i = 0; i < scale->n; i++) {
+        d->count += h->buckets[i];
+        d->buckets[i] = d->count;
+    }
+
+    d->count += h->buckets[i];
+}
