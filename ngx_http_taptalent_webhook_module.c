@@ -784,6 +784,15 @@ ngx_http_taptalent_merge_mode(ngx_conf_t *cf,
 
     clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
 
+    if (conf->status && clcf->handler != ngx_http_taptalent_status_handler) {
+        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                      "\"taptalent_webhook_status\" in %s:%ui shares its "
+                      "location with another directive that answers, write it "
+                      "in a location of its own",
+                      conf->status_file, conf->status_line);
+        return NGX_CONF_ERROR;
+    }
+
     if (clcf->noname && conf->file == NULL) {
 
         /* "if" and "limit_except" are of the location that they stand in */

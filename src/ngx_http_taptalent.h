@@ -73,6 +73,8 @@ typedef struct {
     ngx_uint_t                    response;
 
     ngx_uint_t                    status;    /* not inherited */
+    u_char                       *status_file;
+    ngx_uint_t                    status_line;
 } ngx_http_taptalent_loc_conf_t;
 
 
@@ -147,6 +149,9 @@ void ngx_http_taptalent_respond_init(void);
 
 char *ngx_http_taptalent_webhook_status(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
+
+/* the content handler of a status location */
+ngx_int_t ngx_http_taptalent_status_handler(ngx_http_request_t *r);
 
 /* postconfiguration: what the page says of itself; NGX_ERROR without OpenSSL */
 ngx_int_t ngx_http_taptalent_status_init(ngx_conf_t *cf);

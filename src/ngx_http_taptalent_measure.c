@@ -61,6 +61,10 @@ ngx_http_taptalent_spool_measure(ngx_http_taptalent_spool_t *spool,
         return rc;
     }
 
+    /* a record may be there twice, or its file just be gone */
+
+    m->events -= ngx_min(m->done, m->events);
+
     rc = ngx_http_taptalent_measure_dir(spool, NGX_HTTP_TAPTALENT_DEAD, m,
                                         ngx_http_taptalent_measure_dead,
                                         error);
@@ -156,7 +160,7 @@ ngx_http_taptalent_measure_new(ngx_http_taptalent_spool_t *spool,
     ngx_http_taptalent_measure_t *m, u_char *name, size_t len)
 {
     time_t           came;
-    ngx_uint_t       sidecar, done;
+    ngx_uint_t       sidecar;
     ngx_file_info_t  fi;
 
     sidecar = ngx_http_taptalent_ends_with(name, len, ".ndjson.done");
@@ -179,8 +183,7 @@ ngx_http_taptalent_measure_new(ngx_http_taptalent_spool_t *spool,
     }
 
     if (sidecar) {
-        done = ngx_file_size(&fi) / NGX_HTTP_TAPTALENT_DONE_LEN;
-        m->events -= ngx_min(done, m->events);
+        m->done += ngx_file_size(&fi) / NGX_HTTP_TAPTALENT_DONE_LEN;
         return NGX_OK;
     }
 

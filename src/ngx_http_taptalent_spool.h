@@ -217,6 +217,7 @@ ngx_int_t ngx_http_taptalent_spool_remove(ngx_http_taptalent_spool_t *spool,
 typedef struct {
     uint64_t          files;       /* in new/ */
     uint64_t          events;      /* in them, and not done */
+    uint64_t          done;        /* that the sidecars say */
     uint64_t          bytes;       /* of these files */
     time_t            oldest;      /* when the oldest came, 0 without any */
     uint64_t          dead;        /* files in dead/ */

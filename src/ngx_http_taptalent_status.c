@@ -19,7 +19,6 @@
 #define NGX_HTTP_TAPTALENT_SHA256  32
 
 
-static ngx_int_t ngx_http_taptalent_status_handler(ngx_http_request_t *r);
 static ngx_uint_t ngx_http_taptalent_status_format(ngx_http_request_t *r,
     ngx_uint_t status);
 static ngx_uint_t ngx_http_taptalent_status_accepts(ngx_http_request_t *r,
@@ -83,6 +82,8 @@ ngx_http_taptalent_webhook_status(ngx_conf_t *cf, ngx_command_t *cmd,
     }
 
     tlcf->status = NGX_HTTP_TAPTALENT_ACCEPT;
+    tlcf->status_file = cf->conf_file->file.name.data;
+    tlcf->status_line = cf->conf_file->line;
 
     value = cf->args->elts;
 
@@ -110,15 +111,11 @@ ngx_http_taptalent_webhook_status(ngx_conf_t *cf, ngx_command_t *cmd,
 
     clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
 
-    if (clcf->handler) {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "\"%V\" shares its location with another directive "
-                           "that answers, write it in a location of its own",
-                           &value[0]);
-        return NGX_CONF_ERROR;
-    }
+    /* another one, before it or after it, is found when it is merged */
 
-    clcf->handler = ngx_http_taptalent_status_handler;
+    if (clcf->handler == NULL) {
+        clcf->handler = ngx_http_taptalent_status_handler;
+    }
 
     tmcf = ngx_http_conf_get_module_main_conf(cf,
                                            ngx_http_taptalent_webhook_module);
@@ -188,7 +185,7 @@ ngx_http_taptalent_status_hash(const char *start, const char *end,
 }
 
 
-static ngx_int_t
+ngx_int_t
 ngx_http_taptalent_status_handler(ngx_http_request_t *r)
 {
     ngx_int_t                        rc;

@@ -59,8 +59,9 @@ fi
 
 
 # Debian starts what it installs. An nginx that nobody asked for must not take
-# port 80, nor is a php-fpm or a Prometheus wanted: policy-rc.d says no while the packages are
-# installed. Where there is one already, the administrator has decided.
+# port 80, nor is a php-fpm or a Prometheus wanted: policy-rc.d says no while the
+# packages are installed. Where there is one already, the administrator has
+# decided.
 
 policy=/usr/sbin/policy-rc.d
 

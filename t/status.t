@@ -1,0 +1,711 @@
+#!/usr/bin/perl
+
+# The status location: its formats, what is counted, what is measured on the
+# disk, and what of it a reload, a kill and a restart leave.
+
+use strict;
+use warnings;
+
+use Digest::SHA qw(sha256_base64);
+use FindBin;
+use lib "$FindBin::Bin/lib";
+
+use Test::More;
+use Test::Edge;
+use Test::Load;
+
+my $t = Test::Edge->new(workers => 2);
+my $spool = $t->spool();
+my $p = $t->prefix();
+
+my $locations = <<'EOF';
+        location /hook {
+            taptalent_webhook on;
+            taptalent_webhook_company_id ours;
+            taptalent_webhook_events "a.*" "b.*";
+            taptalent_webhook_spool %%SPOOL%%;
+            client_max_body_size 2k;
+        }
+
+        location /sent {
+            taptalent_webhook on;
+            taptalent_webhook_spool %%PREFIX%%/sent;
+            taptalent_webhook_forward /deliver;
+            taptalent_webhook_retry initial=200ms max=400ms;
+        }
+
+        location /memory {
+            taptalent_webhook on;
+            taptalent_webhook_forward /nowhere queue=3;
+            taptalent_webhook_retry initial=1h max=1h;
+        }
+
+        location /low {
+            taptalent_webhook on;
+            taptalent_webhook_spool %%PREFIX%%/low min_free=1000000g;
+        }
+
+        location = /deliver {
+            internal;
+            proxy_pass http://127.0.0.1:%%PORT_2%%/app/deliver;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+        }
+
+        location = /nowhere {
+            internal;
+            return 503;
+        }
+EOF
+
+my $conf = <<"EOF";
+%%GLOBALS%%
+worker_shutdown_timeout 1s;
+
+events { }
+
+http {
+    taptalent_webhook_https off;
+    taptalent_webhook_company_id any;
+
+    server {
+        listen 127.0.0.1:%%PORT_0%%;
+
+$locations
+        location = /status { taptalent_webhook_status; }
+        location = /html { taptalent_webhook_status html; }
+        location = /json { taptalent_webhook_status json; }
+        location = /metrics { taptalent_webhook_status prometheus; }
+    }
+}
+EOF
+
+$t->conf($conf);
+
+my $o = Test::Load->new();
+my $app = $o->app($t->port(2), 'ok');
+
+$t->run();
+$t->expect_alert(qr/worker process \d+ exited on signal 9/);
+
+formats();
+configurations();
+verdicts();
+types();
+recent();
+backlog();
+states();
+deliveries();
+memory();
+history();
+kept();
+outage();
+without();
+
+$t->no_alerts();
+
+done_testing();
+
+
+sub status {
+    my $r = $t->get('/json');
+
+    return $r->{json} || { error => $r->{body} };
+}
+
+sub metrics {
+    my %metrics;
+
+    for my $line (split /\n/, $t->get('/metrics')->{body}) {
+        $metrics{$1} = $2 if $line =~ /^(?!#)(.*) (\S+)$/;
+    }
+
+    return \%metrics;
+}
+
+# the spool of this name, when a condition on it has become true
+
+sub spool {
+    my ($name, $sub, $what) = @_;
+    my $found;
+
+    $t->wait_for(sub {
+        ($found) = grep { $_->{path} eq "$p/$name" } @{ status()->{spools} };
+        local $_ = $found;
+        return $found && (!$sub || $sub->($found));
+    }, 15, $what || 'the spool in the status');
+
+    return $found;
+}
+
+
+# formats ----------------------------------------------------------------------
+
+sub formats {
+    my $page = $t->read_file($t->top() . '/src/ngx_http_taptalent_page.html');
+    my %type = (html => 'text/html; charset=utf-8', json => 'application/json',
+                metrics => 'text/plain; version=0.0.4; charset=utf-8');
+
+    my $browser = 'text/html,application/xhtml+xml,application/xml;q=0.9,'
+                  . '*/*;q=0.8';
+    my $prometheus = 'application/openmetrics-text;version=1.0.0;q=0.5,'
+                     . 'text/plain;version=0.0.4;q=0.3,*/*;q=0.1';
+
+    for my $case (
+        ['/status', $browser, 'html'], ['/status', 'Application/JSON', 'json'],
+        ['/status', $prometheus, 'metrics'], ['/status', '*/*', 'metrics'],
+        ['/status', undef, 'metrics'], ['/html', $browser, 'html'],
+        ['/html', undef, 'html'], ['/html', 'application/json', 'json'],
+        ['/json', $browser, 'json'], ['/json', undef, 'json'],
+        ['/metrics', $browser, 'metrics'],
+        ['/metrics', 'application/json', 'metrics'],
+    ) {
+        my ($uri, $accept, $format) = @$case;
+        my $name = "$uri, Accept: " . ($accept // 'none');
+
+        my $r = $t->get($uri, headers => [defined $accept
+                                          ? (Accept => $accept) : ()]);
+
+        is($r->{status}, 200, $name);
+        is($r->{headers}{'content-type'}, $type{$format}, 'type');
+        is($r->{headers}{'cache-control'}, 'no-store', 'not to be kept');
+        is($r->{headers}{vary}, 'Accept', 'Vary');
+        is($r->{headers}{'x-content-type-options'}, 'nosniff', 'nosniff');
+        is(length $r->{body}, $r->{headers}{'content-length'}, 'length');
+
+        if ($format eq 'html') {
+            is($r->{body}, $page, 'the page, to the byte');
+
+        } elsif ($format eq 'json') {
+            ok($r->{json}{verdicts}, 'JSON');
+
+        } else {
+            like($r->{body}, qr/^taptalent_webhook_requests_total\{/m,
+                 'metrics');
+        }
+    }
+
+    my $r = $t->get('/html');
+    my ($style) = $page =~ m{<style>(.*?)</style>}s;
+    my ($script) = $page =~ m{<script>(.*?)</script>}s;
+
+    is($r->{headers}{'content-security-policy'},
+       "default-src 'none'; style-src 'sha256-" . sha256_base64($style)
+       . "='; script-src 'sha256-" . sha256_base64($script) . "='; "
+       . "connect-src 'self'; img-src data:; base-uri 'none'; "
+       . "form-action 'none'; frame-ancestors 'none'",
+       'the page may do nothing but show');
+    is($r->{headers}{'referrer-policy'}, 'no-referrer', 'nor tell of itself');
+    unlike($page, qr{<\w[^>]*\s(?:style|on\w+)=}, 'no inline style or handler');
+    is(() = $page =~ m{https?://(?!www\.w3\.org/2000/svg|\$\{location)}g, 0,
+       'no address of another host');
+
+    for my $uri ('/status', '/html', '/json', '/metrics') {
+        my $head = $t->get($uri, method => 'HEAD');
+
+        is($head->{status}, 200, "HEAD $uri");
+        is($head->{body}, '', 'no body');
+
+        is($t->post($uri, event())->{status}, 405, "POST $uri");
+    }
+
+    my $c = $t->connect();
+
+    $c->send($t->message('/json', undef, method => 'GET', headers => [],
+                         keepalive => 1) x 2);
+    is($c->answer(method => 'GET')->{status}, 200, 'pipelined: the first');
+    is($c->answer(method => 'GET')->{status}, 200, 'the second');
+    $c->close();
+}
+
+
+sub configurations {
+    my $server = 'server { listen 127.0.0.1:%%PORT_0%%; ';
+
+    for my $case (
+        ['taptalent_webhook_zone 64k;', '', qr/invalid size "64k", write "off"/],
+        ['taptalent_webhook_zone big;', '', qr/invalid size "big", write "off"/],
+        ['taptalent_webhook_zone 1m; taptalent_webhook_zone 1m;', '',
+         qr/"taptalent_webhook_zone" directive is duplicate/],
+        ['', 'location / { taptalent_webhook_zone 1m; }',
+         qr/"taptalent_webhook_zone" directive is not allowed here/],
+        ['', 'location / { taptalent_webhook_status xml; }',
+         qr/invalid format "xml", write "html", "json", "prometheus"/],
+        ['', 'location / { taptalent_webhook_status;
+                           taptalent_webhook_status; }',
+         qr/"taptalent_webhook_status" directive is duplicate/],
+        ['', 'location / { proxy_pass http://127.0.0.1:1;
+                           taptalent_webhook_status; }',
+         qr/shares its location with another directive/],
+        ['', 'location / { taptalent_webhook_status;
+                           proxy_pass http://127.0.0.1:1; }',
+         qr/shares its location with another directive/],
+        ['', 'location / { taptalent_webhook_status;
+                           taptalent_webhook receiver; }',
+         qr/shares its location with/],
+        ['taptalent_webhook_zone off;',
+         'location / { taptalent_webhook_status; }',
+         qr/write a size instead of "taptalent_webhook_zone off"/],
+        ['taptalent_webhook_zone 256k;',
+         'location / { taptalent_webhook_status; }', undef],
+        ['taptalent_webhook_zone off;', 'location / { return 200; }', undef],
+    ) {
+        my ($http, $location, $message) = @$case;
+
+        $t->conf("%%GLOBALS%%\nevents { }\nhttp {\n$http\n$server $location }"
+                 . "\n}\n", 'other.conf');
+
+        my ($exit, $output) = $t->config_test('other.conf');
+
+        if ($message) {
+            isnt($exit, 0, "bad: $http $location");
+            like($output, $message, 'and it says why');
+
+        } else {
+            is($exit, 0, "good: $http $location") or diag($output);
+        }
+    }
+}
+
+
+# counters ---------------------------------------------------------------------
+
+sub verdicts {
+    my $before = status()->{verdicts};
+    my $bytes = status()->{bytes};
+    my $good = event(event => 'a.x', companyId => 'ours');
+    my %sent = (accepted => 3, ignored => 1, method => 2, content_type => 1,
+                content_encoding => 1, event_header => 1, timestamp_header => 1,
+                too_large => 2, json => 1, payload => 1, event_mismatch => 1,
+                company_id => 2, unavailable => 1);
+
+    $t->post('/hook', $good) for 1 .. 3;
+    $t->post('/hook', event(event => 'c.x'));
+    $t->get('/hook') for 1 .. 2;
+    $t->post('/hook', $good, headers => { 'Content-Type' => 'text/plain' });
+    $t->post('/hook', $good, headers => { 'Content-Encoding' => 'gzip' });
+    $t->post('/hook', $good, headers => { 'X-Webhook-Event' => undef });
+    $t->post('/hook', $good, headers => { 'X-Webhook-Timestamp' => 'now' });
+    $t->post('/hook', $good . ' ' x 4096);
+    $t->post('/hook', $good . ' ' x 4096, chunked => 1000);
+    $t->post('/hook', '{', headers => { 'X-Webhook-Event' => 'a.x' });
+    $t->post('/hook', '[]', headers => { 'X-Webhook-Event' => 'a.x' });
+    $t->post('/hook', $good, headers => { 'X-Webhook-Event' => 'a.y' });
+    $t->post('/hook', event(event => 'a.x', companyId => 'theirs')) for 1 .. 2;
+    $t->post('/low', $good);
+
+    my $after = status()->{verdicts};
+    my $metrics = metrics();
+
+    for my $verdict (sort keys %$after) {
+        is($after->{$verdict} - $before->{$verdict}, $sent{$verdict} // 0,
+           "$verdict: " . ($sent{$verdict} // 0));
+        is($metrics->{"taptalent_webhook_requests_total{verdict=\"$verdict\"}"},
+           $after->{$verdict}, 'the same in the metrics');
+    }
+
+    is(status()->{bytes} - $bytes, 3 * length $good, 'bytes of what was taken');
+    is($metrics->{'taptalent_webhook_received_bytes_total'}, status()->{bytes},
+       'the same in the metrics');
+    is(status()->{events}{'a.x'}, 3, 'by type');
+    is($metrics->{'taptalent_webhook_events_total{event="a.x"}'}, 3,
+       'the same in the metrics');
+    ok(!exists status()->{events}{'c.x'}, 'no type of what was not taken');
+
+    my $s = spool('spool');
+
+    is($s->{commits}, 3, 'commits');
+    is($s->{committed}, 3, 'events in them');
+    is($s->{commit_errors}, 0, 'none failed');
+    is($s->{commit_duration}{count}, 3, 'how long they took: how many');
+    cmp_ok($s->{commit_duration}{sum}, '>', 0, 'in all');
+    is_deeply($s->{commit_events}{buckets}[0], [1, 3], 'commits of one event');
+    is($metrics->{"taptalent_webhook_commits_total{spool=\"$spool\","
+                  . 'result="ok"}'}, 3, 'the same in the metrics');
+    is($metrics->{"taptalent_webhook_commit_duration_seconds_count{spool="
+                  . "\"$spool\"}"}, 3, 'and the histogram');
+    is($metrics->{"taptalent_webhook_commit_events_bucket{spool=\"$spool\","
+                  . 'le="+Inf"}'}, 3, 'up to its end');
+}
+
+
+# more types than there are names for
+
+sub types {
+    my $c = $t->connect();
+
+    for my $i (1 .. 80) {
+        $c->send($t->message('/hook', event(event => "b.$i",
+                                            companyId => 'ours'),
+                             keepalive => 1));
+        is($c->answer()->{status}, 200, "type $i") if $i == 1 || $i == 80;
+        $c->answer() if $i != 1 && $i != 80;
+    }
+
+    $c->close();
+
+    my $events = status()->{events};
+
+    is(scalar keys %$events, 65, 'no more types than 64, and other');
+    is($events->{other}, 17, 'the rest of them');
+    is($events->{'b.1'}, 1, 'the first one by its name');
+
+    my $sum = 0;
+    $sum += $_ for values %$events;
+
+    is($sum, status()->{verdicts}{accepted}, 'together all that was accepted');
+}
+
+
+sub recent {
+    my $text = "<b>\"\\' \x{e9}";
+    my $long = 'x' x 256;
+
+    $t->post('/hook', event(event => 'a.hostile', companyId => $text));
+    $t->post('/hook', event(event => 'a.long', companyId => $long));
+
+    my ($last, $one) = @{ status()->{recent} };
+
+    is($last->{company}, $long, 'the longest companyId');
+    is($one->{verdict}, 'company_id', 'the last but one: verdict');
+    is($one->{status}, 403, 'status');
+    is($one->{event}, 'a.hostile', 'event');
+    is($one->{company}, $text, 'companyId, exactly');
+    like($one->{id}, qr/^[0-9a-f]{32}$/, 'id');
+    is($one->{why}, 'this companyId is not received here', 'the reason');
+    like($one->{hint}, qr/taptalent_webhook_company_id/, 'what to do');
+    cmp_ok(abs($one->{time} - time()), '<', 60, 'time');
+
+    $t->post('/hook', '{', headers => { 'X-Webhook-Event' => 'a.x' })
+        for 1 .. 70;
+
+    my @recent = @{ status()->{recent} };
+    my @refused = grep { $_->{status} >= 300 } @recent;
+    my @taken = grep { $_->{status} < 300 } @recent;
+
+    is(@refused, 64, 'the last 64 that were refused');
+    is(@taken, 32, 'and the last 32 that were taken, however many refused');
+    is_deeply([map { $_->{time} } @recent],
+              [sort { $b <=> $a } map { $_->{time} } @recent], 'newest first');
+    unlike($t->get('/json')->{body}, qr/batchId/, 'no payload');
+}
+
+
+# the disk ---------------------------------------------------------------------
+
+sub backlog {
+    $t->forget_spool();
+
+    my $s = spool('spool', sub { $_->{backlog} && $_->{backlog}{files} == 0 },
+                  'an empty spool');
+
+    is($s->{backlog}{events}, 0, 'no events');
+    is($s->{backlog}{oldest}, 0, 'no oldest');
+
+    my @ids = map { "backlog-$_" } 1 .. 5;
+    my $name = Test::Load::make_file($spool, \@ids, time => time() - 3600);
+
+    Test::Load::make_file($spool, ['backlog-6']);
+    $t->write_file("$spool/new/by-hand.ndjson", "{}\n");
+    $t->write_file("$spool/new/no-file-of-ours", 'x');
+    $t->write_file("$spool/new/$name.done", "\n0000000002\n\n0000000004\n");
+    $t->write_file("$spool/dead/one.ndjson", "{}\n");
+    $t->write_file("$spool/corrupt/two.ndjson", "{}\n");
+    $t->write_file("$spool/corrupt/two.ndjson.done", "x");
+    mkdir "$spool/new/directory.ndjson";
+
+    $s = spool('spool', sub { $_->{backlog}{files} == 3
+                              && $_->{backlog}{dead} == 1
+                              && $_->{backlog}{corrupt_files} == 1 },
+               'what was put there')->{backlog};
+
+    is($s->{events}, 5 - 2 + 1 + 1, 'events that are not done');
+
+    my $bytes = 0;
+    $bytes += -s for glob "$spool/new/2*.ndjson $spool/new/by-hand.ndjson";
+
+    is($s->{bytes}, $bytes, 'bytes');
+    cmp_ok($s->{oldest}, '>=', 3600, 'age of the oldest');
+    cmp_ok($s->{oldest}, '<', 3660, 'by its name');
+    cmp_ok($s->{free}, '>', 0, 'free space');
+    is($s->{min_free}, 64 * 1024 * 1024, 'min_free');
+
+    my $metrics = metrics();
+
+    is($metrics->{"taptalent_webhook_backlog_events{spool=\"$spool\"}"}, 5,
+       'the same in the metrics');
+    cmp_ok($metrics->{"taptalent_webhook_backlog_oldest_age_seconds{spool="
+                      . "\"$spool\"}"}, '>=', 3600, 'the age too');
+    is($metrics->{"taptalent_webhook_spool_dead_letters{spool=\"$spool\"}"}, 1,
+       'and dead letters');
+
+    rmdir "$spool/new/directory.ndjson";
+    unlink glob "$spool/new/* $spool/dead/* $spool/corrupt/*";
+
+    spool('spool', sub { $_->{backlog}{files} == 0 && !$_->{backlog}{dead} },
+          'it is gone');
+}
+
+
+sub states {
+    is(spool('spool')->{state}, 'ok', 'a spool that works');
+    is(spool('low', sub { $_->{state} eq 'low' }, 'low')->{state}, 'low',
+       'one with less space than min_free');
+    is(metrics()->{"taptalent_webhook_spool_low{spool=\"$p/low\"}"}, 1,
+       'the same in the metrics');
+
+    SKIP: {
+        skip 'needs root', 6 if $> != 0;
+
+        my $errors = spool('spool')->{commit_errors};
+        my $good = event(event => 'a.x', companyId => 'ours');
+        my $is = (stat "$spool/tmp")[2] & 07777;
+
+        chmod 0, "$spool/tmp";
+        is($t->post('/hook', $good)->{status}, 503, 'tmp/ cannot be written');
+        chmod $is, "$spool/tmp";
+
+        my $s = spool('spool');
+
+        is($s->{state}, 'failed', 'one that has failed');
+        is($s->{commit_errors}, $errors + 1, 'the commit is counted');
+        is(metrics()->{"taptalent_webhook_spool_failed{spool=\"$spool\"}"}, 1,
+           'the same in the metrics');
+
+        ok($t->wait_for(sub {
+            $t->post('/hook', $good);
+            return spool('spool')->{state} eq 'ok';
+        }, 20, 'the spool to work'), 'and works again');
+        is(metrics()->{"taptalent_webhook_spool_failed{spool=\"$spool\"}"}, 0,
+           'the same in the metrics');
+    }
+}
+
+
+# deliveries -------------------------------------------------------------------
+
+sub destination {
+    my ($spool, $sub, $what) = @_;
+    my $found;
+
+    $t->wait_for(sub {
+        ($found) = grep { $_->{spool} eq $spool }
+                        @{ status()->{destinations} };
+        local $_ = $found;
+        return $found && (!$sub || $sub->($found));
+    }, 20, $what || 'the destination in the status');
+
+    return $found;
+}
+
+sub deliveries {
+    my $n = 0;
+    my $send = sub {
+        return $t->post('/sent', Test::Spool::event_body('status-0-' . $n++));
+    };
+
+    $send->() for 1 .. 4;
+
+    my $d = destination("$p/sent", sub { $_->{delivered} == 4 }, 'deliveries');
+
+    is($d->{delivered}, 4, 'delivered');
+    is($d->{destination}, '/deliver', 'where to');
+    is($d->{retry}, 0, 'without a failure');
+    is($d->{retries}, 0, 'each at once');
+    ok($d->{up}, 'it is up');
+    is($d->{last_error}, undef, 'no error');
+
+    my $latency = spool('sent')->{delivery_latency};
+
+    is($latency->{count}, 4, 'how long it took: how many');
+    cmp_ok($latency->{sum}, '>', 0, 'in all');
+    cmp_ok($latency->{sum}, '<', 40, 'which is not the age of something');
+
+    $app->mode('500');
+    $send->();
+
+    $d = destination("$p/sent", sub { !$_->{up} && $_->{retries} }, 'down');
+
+    is($d->{last_error}{status}, 500, 'the status of the last error');
+    cmp_ok(abs($d->{last_error}{time} - time()), '<', 60, 'its time');
+    cmp_ok($d->{paused_until}, '>', time() - 60, 'when it is tried again');
+    cmp_ok($d->{retry}, '>=', 3, 'failures');
+    is(metrics()->{"taptalent_webhook_destination_up{spool=\"$p/sent\","
+                   . 'destination="/deliver"}'}, 0, 'the same in the metrics');
+    spool('sent', sub { $_->{backlog}{events} == 1 }, 'one waits');
+
+    # of who is dead nothing is believed
+
+    my ($owner) = map { /(\d+)#/ } grep { /this worker forwards/ && /sent/ }
+                  $t->error_log();
+
+    $app->mode('ok');
+
+    $d = destination("$p/sent", sub { $_->{up} && $_->{delivered} == 5 },
+                     'it is up again');
+    is($d->{paused_until}, 0, 'and not paused');
+
+    $app->mode('422');
+    $send->();
+
+    $d = destination("$p/sent", sub { $_->{dead} == 1 }, 'given up');
+    is($d->{delivered}, 5, 'not delivered');
+
+    my $s = spool('sent', sub { $_->{dead_permanent} == 1
+                                && $_->{backlog}{dead} == 1 }, 'dead');
+
+    is($s->{dead_permanent}, 1, 'a dead letter, by its reason');
+    is($s->{dead_max_age}, 0, 'and by no other');
+    is(metrics()->{"taptalent_webhook_dead_letters_total{spool=\"$p/sent\","
+                   . 'reason="permanent"}'}, 1, 'the same in the metrics');
+
+    $t->write_file("$p/sent/new/broken.ndjson", "{\n");
+    is(spool('sent', sub { $_->{corrupt} == 1 && $_->{backlog}{corrupt_files} },
+             'damage')->{corrupt}, 1, 'a damaged file');
+
+    $app->mode('500');
+    $send->();
+    destination("$p/sent", sub { !$_->{up} }, 'down');
+
+    kill 'KILL', $owner;
+    $app->mode('ok');
+    ok(destination("$p/sent", sub { $_->{up} && $_->{delivered} == 6 },
+                   'the next one delivers')->{up}, 'up, as the next one knows');
+}
+
+
+# from memory: what a worker holds ends with the worker
+
+sub memory {
+    my $queue = sub { return status()->{queues}[0] };
+
+    is($queue->()->{forward}, '/nowhere', 'a queue in memory');
+    is($queue->()->{limit}, 3, 'its limit');
+    is($queue->()->{events}, 0, 'it is empty');
+
+    my $full = $t->wait_for(sub {
+        $t->post('/memory', event());
+        return $queue->()->{events} == 6;
+    }, 20, 'the queues to be full');
+
+    ok($full, 'what waits in both workers');
+    is($queue->()->{workers}, 2, 'of two');
+    is(metrics()->{'taptalent_webhook_queue_events{forward="/nowhere"}'}, 6,
+       'the same in the metrics');
+    is(metrics()->{'taptalent_webhook_queue_limit{forward="/nowhere"}'}, 3,
+       'the limit too');
+
+    my ($one) = $t->workers();
+
+    kill 'KILL', $one;
+    ok($t->wait_for(sub { $queue->()->{events} == 3 }, 15, 'half of them'),
+       'what was in the one that was killed is not counted');
+    $t->wait_for(sub { $t->workers() == 2 }, 15, 'two workers');
+}
+
+
+sub history {
+    my $status = status();
+    my $h = $status->{history};
+    my %sum;
+
+    for my $series (qw(accepted refused delivered backlog)) {
+        is(@{ $h->{$series} }, 120, "$series: ten minutes");
+        $sum{$series} += $_ // 0 for @{ $h->{$series} };
+    }
+
+    my $refused = 0;
+    $refused += $status->{verdicts}{$_}
+        for grep { !/^(?:accepted|ignored|duplicate)$/ }
+                 keys %{ $status->{verdicts} };
+
+    is($sum{accepted}, $status->{verdicts}{accepted}, 'all that was accepted');
+    is($sum{refused}, $refused, 'all that was refused');
+    is($sum{delivered}, 6, 'all that was delivered');
+    cmp_ok($sum{backlog}, '>', 0, 'what waited');
+    is($h->{step}, 5, 'steps');
+    is($h->{time} % 5, 0, 'at full ones');
+}
+
+
+# what stays -------------------------------------------------------------------
+
+sub kept {
+    my $before = status();
+    my $good = event(event => 'a.x', companyId => 'ours');
+
+    ok($t->reload(old_gone => 1), 'reload');
+    $t->post('/hook', $good) for 1 .. 2;
+
+    my $after = status();
+
+    is($after->{verdicts}{accepted}, $before->{verdicts}{accepted} + 2,
+       'a reload keeps the counters');
+    is($after->{since}, $before->{since}, 'and their beginning');
+    is($after->{events}{'a.x'}, $before->{events}{'a.x'} + 2, 'and the types');
+    is_deeply($after->{verdicts}{json}, $before->{verdicts}{json},
+              'and other verdicts');
+
+    my @workers = $t->workers();
+
+    kill 'KILL', @workers;
+    $t->wait_for(sub { my %old = map { $_ => 1 } @workers;
+                       my @new = grep { !$old{$_} } $t->workers();
+                       return @new == 2 }, 15, 'new workers');
+    $t->post('/hook', $good);
+
+    is(status()->{verdicts}{accepted}, $before->{verdicts}{accepted} + 3,
+       'so does a kill');
+    cmp_ok(spool('spool')->{committed}, '>=', 3, 'and the spools');
+
+    $t->stop();
+    $t->run();
+    is(status()->{verdicts}{accepted}, 0, 'a restart does not');
+}
+
+
+# while nothing can be stored there is one line a second, not one an event
+
+sub outage {
+    $t->mark_log();
+
+    my $c = $t->connect();
+    my $began = time();
+
+    for (1 .. 200) {
+        $c->send($t->message('/low', event(), keepalive => 1));
+        $c->answer();
+    }
+
+    $c->close();
+
+    my @lines = $t->grep_log(qr/webhook refused: unavailable/);
+
+    cmp_ok(@lines, '>=', 1, 'an outage is logged');
+    cmp_ok(@lines, '<=', 3 * (time() - $began + 2), 'but not for each event');
+
+    $t->wait_for(sub {
+        $t->post('/low', event());
+        return scalar $t->grep_log(qr/unavailable: .*, after \d+ more/);
+    }, 10, 'how many there were');
+
+    ok(scalar $t->grep_log(qr/unavailable: .*, after \d+ more/),
+       'and how many there were is said');
+}
+
+
+sub without {
+    (my $off = $conf) =~ s/^http \{/http {\n    taptalent_webhook_zone off;/m;
+
+    $off =~ s/^.*taptalent_webhook_status.*\n//mg;
+    $t->conf($off);
+
+    ok($t->reload(old_gone => 1), 'reload, with the zone off');
+    is($t->post('/hook', event(event => 'a.x', companyId => 'ours'))->{status},
+       200, 'events are taken all the same');
+    is($t->get('/status')->{status}, 404, 'and nothing is shown');
+
+    $t->conf($conf);
+    ok($t->reload(old_gone => 1), 'and on again');
+    is(status()->{verdicts}{accepted}, 0, 'it begins at zero');
+}
