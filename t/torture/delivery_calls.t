@@ -148,6 +148,7 @@ sub attach { return Test::Fault->strace([Test::Fault->committers(worker())],
 sub ended {
     my ($what) = @_;
 
+    worker();
     $o->wait_empty($spool, 20) or push @stuck, "$what: " . join ' ',
                                                list("$spool/new");
 
