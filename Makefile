@@ -54,6 +54,7 @@ bench:
 	@t/build/debian.sh
 	@t/bench/ack.pl
 	@t/bench/forward.pl
+	@t/bench/zone.pl
 
 torture:
 	@t/build/deps.sh torture

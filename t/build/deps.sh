@@ -17,7 +17,7 @@ if [ "${1:-test}" != build ]; then
 fi
 
 if [ "${1:-test}" = bench ]; then
-    packages="$packages wrk"
+    packages="$packages wrk valgrind"
 fi
 
 if [ "${1:-test}" = torture ]; then
