@@ -146,6 +146,34 @@ static ngx_command_t  ngx_http_taptalent_commands[] = {
       offsetof(ngx_http_taptalent_loc_conf_t, response),
       &ngx_http_taptalent_response },
 
+    { ngx_string("taptalent_webhook_key"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_1MORE,
+      ngx_http_taptalent_webhook_key,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("taptalent_webhook_signature"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_1MORE,
+      ngx_http_taptalent_webhook_signature,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("taptalent_webhook_tolerance"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
+      ngx_http_taptalent_webhook_tolerance,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("taptalent_webhook_enforce"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_FLAG,
+      ngx_conf_set_flag_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_http_taptalent_loc_conf_t, enforce),
+      NULL },
+
       ngx_null_command
 };
 
@@ -205,8 +233,19 @@ static ngx_http_variable_t  ngx_http_taptalent_variables[] = {
       offsetof(ngx_http_taptalent_ctx_t, event.body),
       NGX_HTTP_VAR_NOCACHEABLE, 0 },
 
+    { ngx_string("taptalent_signature_timestamp"), NULL,
+      ngx_http_taptalent_variable,
+      offsetof(ngx_http_taptalent_ctx_t, signature_time),
+      NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
     { ngx_string("taptalent_verdict"), NULL,
-      ngx_http_taptalent_verdict_variable, 0,
+      ngx_http_taptalent_verdict_variable,
+      offsetof(ngx_http_taptalent_ctx_t, verdict),
+      NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
+    { ngx_string("taptalent_unenforced"), NULL,
+      ngx_http_taptalent_verdict_variable,
+      offsetof(ngx_http_taptalent_ctx_t, unenforced),
       NGX_HTTP_VAR_NOCACHEABLE, 0 },
 
       ngx_http_null_variable
@@ -593,17 +632,24 @@ static ngx_int_t
 ngx_http_taptalent_verdict_variable(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data)
 {
-    ngx_str_t                 *word;
-    ngx_http_taptalent_ctx_t  *ctx;
+    ngx_str_t                     *word;
+    ngx_http_taptalent_ctx_t      *ctx;
+    ngx_http_taptalent_verdict_e   verdict;
 
     ctx = ngx_http_get_module_ctx(r, ngx_http_taptalent_webhook_module);
 
-    if (ctx == NULL || ctx->verdict == NGX_HTTP_TAPTALENT_NONE) {
+    verdict = NGX_HTTP_TAPTALENT_NONE;
+
+    if (ctx) {
+        verdict = *(ngx_http_taptalent_verdict_e *) ((char *) ctx + data);
+    }
+
+    if (verdict == NGX_HTTP_TAPTALENT_NONE) {
         v->not_found = 1;
         return NGX_OK;
     }
 
-    word = ngx_http_taptalent_verdict(ctx->verdict);
+    word = ngx_http_taptalent_verdict(verdict);
 
     v->len = word->len;
     v->valid = 1;
@@ -661,6 +707,10 @@ ngx_http_taptalent_create_loc_conf(ngx_conf_t *cf)
     conf->companies = NGX_CONF_UNSET_PTR;
     conf->any_company = NGX_CONF_UNSET;
     conf->missing_company = NGX_CONF_UNSET;
+    conf->keys = NGX_CONF_UNSET_PTR;
+    conf->tolerance = NGX_CONF_UNSET;
+    conf->signature = NGX_CONF_UNSET_PTR;
+    conf->enforce = NGX_CONF_UNSET;
     conf->events = NGX_CONF_UNSET_PTR;
     conf->spool = NGX_CONF_UNSET_PTR;
     conf->forward = NGX_CONF_UNSET_PTR;
@@ -693,6 +743,11 @@ ngx_http_taptalent_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
     }
 
     ngx_conf_merge_ptr_value(conf->companies, prev->companies, NULL);
+
+    ngx_conf_merge_ptr_value(conf->keys, prev->keys, NULL);
+    ngx_conf_merge_sec_value(conf->tolerance, prev->tolerance, 0);
+    ngx_conf_merge_ptr_value(conf->signature, prev->signature, NULL);
+    ngx_conf_merge_value(conf->enforce, prev->enforce, 1);
 
     ngx_conf_merge_ptr_value(conf->events, prev->events, NULL);
     ngx_conf_merge_ptr_value(conf->spool, prev->spool, NULL);

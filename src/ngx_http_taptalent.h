@@ -12,6 +12,7 @@
 #include <ngx_core.h>
 #include <ngx_http.h>
 #include "ngx_http_taptalent_event.h"
+#include "ngx_http_taptalent_signature.h"
 #include "ngx_http_taptalent_commit.h"
 #include "ngx_http_taptalent_queue.h"
 
@@ -37,6 +38,16 @@ typedef struct {
 
 
 typedef struct {
+    ngx_str_t                     header;    /* in lower case */
+    ngx_http_taptalent_scheme_t   scheme;
+    ngx_array_t                   keys;      /* of ngx_str_t, decoded */
+    ngx_http_complex_value_t     *text;      /* what is signed, or the body */
+    ngx_http_complex_value_t     *time;      /* or NULL */
+    time_t                        tolerance; /* 0: any time */
+} ngx_http_taptalent_signature_t;
+
+
+typedef struct {
     ngx_uint_t                    mode;      /* not inherited */
     u_char                       *file;      /* where the mode is set */
     ngx_uint_t                    line;
@@ -48,6 +59,11 @@ typedef struct {
     ngx_array_t                  *companies; /* of complex values */
     ngx_flag_t                    any_company;
     ngx_flag_t                    missing_company;
+
+    ngx_array_t                  *keys;      /* of digests of X-Webhook-Key */
+    time_t                        tolerance; /* 0: any time */
+    ngx_http_taptalent_signature_t *signature;   /* or NULL */
+    ngx_flag_t                    enforce;
 
     ngx_array_t                  *events;    /* of patterns, ngx_str_t */
 
@@ -63,6 +79,10 @@ typedef struct {
 typedef struct {
     ngx_http_taptalent_verdict_e  verdict;
     const char                   *why;       /* of the verdict, or NULL */
+    ngx_http_taptalent_verdict_e  unenforced;    /* the first, or NONE */
+    const char                   *unenforced_why;
+    ngx_str_t                     signature; /* its header, or empty */
+    ngx_str_t                     signature_time;
     ngx_http_taptalent_event_t    event;
     ngx_http_taptalent_waiter_t   waiter;
     ngx_str_t                     answer;    /* of a filter, or empty */
@@ -86,11 +106,37 @@ char *ngx_http_taptalent_webhook_forward(ngx_conf_t *cf,
 char *ngx_http_taptalent_webhook_retry(ngx_conf_t *cf,
     ngx_command_t *cmd, void *conf);
 
+ngx_int_t ngx_http_taptalent_compile(ngx_conf_t *cf, ngx_str_t *value,
+    ngx_http_complex_value_t *cv);
+
 /* NULL without memory */
 ngx_http_taptalent_retry_t *ngx_http_taptalent_default_retry(
     ngx_conf_t *cf);
 char *ngx_http_taptalent_ack_timeout(ngx_conf_t *cf, void *post,
     void *data);
+
+
+/* verify_conf */
+
+#define NGX_HTTP_TAPTALENT_MAX_SECRET  4096
+
+/*
+ * Sets "secret" to the value itself, or, after "file:", to what is in the
+ * file, in a buffer of NGX_HTTP_TAPTALENT_MAX_SECRET + 1 bytes.
+ */
+ngx_int_t ngx_http_taptalent_secret(ngx_conf_t *cf, ngx_str_t *value,
+    u_char *buf, ngx_str_t *secret);
+
+char *ngx_http_taptalent_webhook_key(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+char *ngx_http_taptalent_webhook_tolerance(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+
+
+/* signature_conf */
+
+char *ngx_http_taptalent_webhook_signature(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
 
 
 /* verify */

@@ -13,8 +13,6 @@
 /* The directives that have more than one value to set. */
 
 
-static ngx_int_t ngx_http_taptalent_compile(ngx_conf_t *cf, ngx_str_t *value,
-    ngx_http_complex_value_t *cv);
 static char *ngx_http_taptalent_spool_parameter(ngx_conf_t *cf,
     ngx_http_taptalent_commit_t *c, ngx_str_t *value);
 static ngx_int_t ngx_http_taptalent_retry_parameter(
@@ -25,7 +23,7 @@ static ngx_http_taptalent_spool_conf_t *ngx_http_taptalent_add_spool(
     ngx_conf_t *cf, ngx_http_taptalent_spool_conf_t *sc);
 
 
-static ngx_int_t
+ngx_int_t
 ngx_http_taptalent_compile(ngx_conf_t *cf, ngx_str_t *value,
     ngx_http_complex_value_t *cv)
 {
