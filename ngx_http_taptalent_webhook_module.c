@@ -780,6 +780,13 @@ ngx_http_taptalent_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
         return NGX_CONF_ERROR;
     }
 
+    if (!conf->enforce) {
+        ngx_log_error(NGX_LOG_WARN, cf->log, 0,
+                      "\"taptalent_webhook on\" in %s:%ui has "
+                      "\"taptalent_webhook_enforce off\", events of anybody "
+                      "are accepted", conf->file, conf->line);
+    }
+
     if (conf->spool == NULL && conf->forward == NULL) {
         ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
                       "no destination for \"taptalent_webhook on\" in %s:%ui, "
