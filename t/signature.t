@@ -202,6 +202,7 @@ http {
             taptalent_webhook_signature header=X-Sign key=k tolerance=10m
                 timestamp=\$http_x_webhook_timestamp
                 "signed=\$http_x_webhook_timestamp|\$taptalent_body";
+            add_header X-Time \$taptalent_signature_timestamp always;
         }
 
         location /file {
@@ -544,9 +545,10 @@ for ([0, 'Z', 'accepted'], [7200 - 500, '+02:00', 'accepted'],
     my ($by, $zone, $verdict) = @$_;
     my $time = iso(time() + $by, $zone);
 
-    sent("$by s $zone", '/iso', $verdict, $body,
-         { 'X-Webhook-Timestamp' => $time, 'X-Sign' => unpack 'H*',
-           hmac_sha256("$time|$body", 'k') });
+    my $r = sent("$by s $zone", '/iso', $verdict, $body,
+                 { 'X-Webhook-Timestamp' => $time, 'X-Sign' => unpack 'H*',
+                   hmac_sha256("$time|$body", 'k') });
+    is($r->{headers}{'x-time'}, $time, "$by s $zone: variable");
 }
 
 
