@@ -18,15 +18,20 @@
  */
 
 
-#define NGX_HTTP_TAPTALENT_LARGE  8388608  /* bytes, a block for malloc() */
+#define NGX_HTTP_TAPTALENT_LARGE     8388608  /* bytes, a block for malloc() */
+#define NGX_HTTP_TAPTALENT_REPEATED  3600000  /* ms, in quarantine */
 
 
 static ngx_int_t ngx_http_taptalent_handler(ngx_http_request_t *r);
 static void ngx_http_taptalent_body_handler(ngx_http_request_t *r);
 static ngx_int_t ngx_http_taptalent_read_body(ngx_http_request_t *r,
     ngx_str_t *body);
+static ngx_uint_t ngx_http_taptalent_repeated(ngx_http_request_t *r,
+    ngx_http_taptalent_ctx_t *ctx);
+static void ngx_http_taptalent_keep(ngx_http_request_t *r,
+    ngx_http_taptalent_ctx_t *ctx);
 static ngx_http_taptalent_verdict_e ngx_http_taptalent_queue(
-    ngx_http_taptalent_ctx_t *ctx, ngx_http_taptalent_forward_t *forward);
+    ngx_http_taptalent_ctx_t *ctx, ngx_http_taptalent_loc_conf_t *tlcf);
 static ngx_int_t ngx_http_taptalent_store(ngx_http_request_t *r,
     ngx_http_taptalent_ctx_t *ctx);
 static void ngx_http_taptalent_commit_handler(ngx_http_taptalent_waiter_t *w,
@@ -51,6 +56,10 @@ static char *ngx_http_taptalent_use_forward(ngx_conf_t *cf,
     ngx_http_taptalent_loc_conf_t *conf);
 static char *ngx_http_taptalent_use_spool(ngx_conf_t *cf,
     ngx_http_taptalent_loc_conf_t *conf);
+static char *ngx_http_taptalent_use_quarantine(ngx_conf_t *cf,
+    ngx_http_taptalent_loc_conf_t *conf);
+static char *ngx_http_taptalent_add_dirs(ngx_conf_t *cf,
+    ngx_http_taptalent_commit_t *c, ngx_uint_t access);
 
 static ngx_uint_t ngx_http_taptalent_same_forward(
     ngx_http_taptalent_forward_t *one, ngx_http_taptalent_forward_t *two);
@@ -153,6 +162,48 @@ static ngx_command_t  ngx_http_taptalent_commands[] = {
       offsetof(ngx_http_taptalent_loc_conf_t, response),
       &ngx_http_taptalent_response },
 
+    { ngx_string("taptalent_webhook_key"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_1MORE,
+      ngx_http_taptalent_webhook_key,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("taptalent_webhook_signature"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_1MORE,
+      ngx_http_taptalent_webhook_signature,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("taptalent_webhook_tolerance"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
+      ngx_http_taptalent_webhook_tolerance,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("taptalent_webhook_enforce"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_FLAG,
+      ngx_conf_set_flag_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_http_taptalent_loc_conf_t, enforce),
+      NULL },
+
+    { ngx_string("taptalent_webhook_dedup"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
+      ngx_http_taptalent_webhook_dedup,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("taptalent_webhook_quarantine"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE12,
+      ngx_http_taptalent_webhook_quarantine,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
+      NULL },
+
     { ngx_string("taptalent_webhook_zone"),
       NGX_HTTP_MAIN_CONF|NGX_CONF_TAKE1,
       ngx_http_taptalent_webhook_zone,
@@ -226,8 +277,19 @@ static ngx_http_variable_t  ngx_http_taptalent_variables[] = {
       offsetof(ngx_http_taptalent_ctx_t, event.body),
       NGX_HTTP_VAR_NOCACHEABLE, 0 },
 
+    { ngx_string("taptalent_signature_timestamp"), NULL,
+      ngx_http_taptalent_variable,
+      offsetof(ngx_http_taptalent_ctx_t, signature_time),
+      NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
     { ngx_string("taptalent_verdict"), NULL,
-      ngx_http_taptalent_verdict_variable, 0,
+      ngx_http_taptalent_verdict_variable,
+      offsetof(ngx_http_taptalent_ctx_t, verdict),
+      NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
+    { ngx_string("taptalent_unenforced"), NULL,
+      ngx_http_taptalent_verdict_variable,
+      offsetof(ngx_http_taptalent_ctx_t, unenforced),
       NGX_HTTP_VAR_NOCACHEABLE, 0 },
 
       ngx_http_null_variable
@@ -252,11 +314,26 @@ ngx_http_taptalent_handler(ngx_http_request_t *r)
 
     verdict = ngx_http_taptalent_verify_head(r, ctx);
 
-    if (verdict == NGX_HTTP_TAPTALENT_NONE
-        && tlcf->mode == NGX_HTTP_TAPTALENT_ON)
-    {
-        len = ngx_max(r->headers_in.content_length_n, 0);
+    len = ngx_max(r->headers_in.content_length_n, 0);
 
+    if (ctx->refused != NGX_HTTP_TAPTALENT_NONE) {
+
+        /* the body is read for the quarantine only, if that can take it */
+
+        if (verdict != NGX_HTTP_TAPTALENT_NONE
+            || ngx_http_taptalent_commit_ready(&tlcf->quarantine->commit, len,
+                                               &ctx->why)
+               != NGX_OK)
+        {
+            verdict = ctx->refused;
+            ctx->why = ctx->refused_why;
+        }
+
+        ctx->ready = 1;
+
+    } else if (verdict == NGX_HTTP_TAPTALENT_NONE
+               && tlcf->mode == NGX_HTTP_TAPTALENT_ON)
+    {
         if (tlcf->spool == NULL) {
             rc = ngx_http_taptalent_queue_room(tlcf->forward);
 
@@ -305,14 +382,26 @@ ngx_http_taptalent_body_handler(ngx_http_request_t *r)
 
     verdict = ngx_http_taptalent_verify_body(r, ctx);
 
-    if (verdict == NGX_HTTP_TAPTALENT_NONE) {
+    if (ctx->refused != NGX_HTTP_TAPTALENT_NONE) {
+
+        if (verdict == NGX_HTTP_TAPTALENT_NONE) {
+            ngx_http_taptalent_keep(r, ctx);
+        }
+
+        verdict = ctx->refused;
+        ctx->why = ctx->refused_why;
+
+    } else if (verdict == NGX_HTTP_TAPTALENT_NONE) {
 
         if (tlcf->mode == NGX_HTTP_TAPTALENT_RECEIVER) {
             ngx_http_taptalent_log_payload(r, ctx);
             verdict = NGX_HTTP_TAPTALENT_ACCEPTED;
 
+        } else if (ngx_http_taptalent_repeated(r, ctx)) {
+            verdict = NGX_HTTP_TAPTALENT_DUPLICATE;
+
         } else if (tlcf->spool == NULL) {
-            verdict = ngx_http_taptalent_queue(ctx, tlcf->forward);
+            verdict = ngx_http_taptalent_queue(ctx, tlcf);
 
         } else if (ngx_http_taptalent_store(r, ctx) == NGX_OK) {
             return;
@@ -399,17 +488,107 @@ ngx_http_taptalent_read_body(ngx_http_request_t *r, ngx_str_t *body)
 }
 
 
+/* an event that is durable already, and that the sender has sent again */
+
+static ngx_uint_t
+ngx_http_taptalent_repeated(ngx_http_request_t *r,
+    ngx_http_taptalent_ctx_t *ctx)
+{
+    ngx_http_taptalent_loc_conf_t    *tlcf;
+    ngx_http_taptalent_main_conf_t   *tmcf;
+    ngx_http_taptalent_zone_spool_t  *stats;
+
+    tlcf = ngx_http_get_module_loc_conf(r, ngx_http_taptalent_webhook_module);
+
+    if (tlcf->dedup == 0) {
+        return 0;
+    }
+
+    tmcf = ngx_http_get_module_main_conf(r, ngx_http_taptalent_webhook_module);
+
+    stats = tlcf->spool ? tlcf->spool->commit.stats : tlcf->forward->stats;
+
+    return ngx_http_taptalent_dedup_seen(tmcf->zone, stats,
+                                         ctx->event.id.data, tlcf->dedup);
+}
+
+
+/*
+ * An event that is refused goes into quarantine, if that can take it: its line
+ * begins with the verdict.  The answer does not wait for the commit.
+ */
+
+static void
+ngx_http_taptalent_keep(ngx_http_request_t *r, ngx_http_taptalent_ctx_t *ctx)
+{
+    u_char                          *p, *start;
+    ngx_http_taptalent_commit_t     *c;
+    ngx_http_taptalent_loc_conf_t   *tlcf;
+    ngx_http_taptalent_main_conf_t  *tmcf;
+
+    tlcf = ngx_http_get_module_loc_conf(r, ngx_http_taptalent_webhook_module);
+    tmcf = ngx_http_get_module_main_conf(r, ngx_http_taptalent_webhook_module);
+
+    c = &tlcf->quarantine->commit;
+
+    if (ngx_http_taptalent_dedup_seen(tmcf->zone, c->stats, ctx->event.id.data,
+                                      NGX_HTTP_TAPTALENT_REPEATED))
+    {
+        return;
+    }
+
+    if (!ctx->ready
+        && ngx_http_taptalent_commit_ready(c, 0, &ctx->why) != NGX_OK)
+    {
+        return;
+    }
+
+    (void) clock_gettime(CLOCK_REALTIME, &ctx->event.received);
+
+    p = ngx_http_taptalent_commit_reserve(c,
+                        ngx_http_taptalent_event_len(&ctx->event)
+                        + sizeof("{\"refused\":{\"verdict\":\"\"},")
+                        + ngx_http_taptalent_verdict(ctx->refused)->len,
+                        &ctx->why);
+    if (p == NULL) {
+        return;
+    }
+
+    p = ngx_sprintf(p, "{\"refused\":{\"verdict\":\"%V\"}",
+                    ngx_http_taptalent_verdict(ctx->refused));
+
+    /* the line's own brace becomes a comma */
+
+    start = p;
+    p = ngx_http_taptalent_event_write(&ctx->event, p);
+    *start = ',';
+
+    ngx_http_taptalent_commit_add(c, p, &ctx->event.id, NULL,
+                                  tlcf->ack_timeout);
+}
+
+
 /* without a spool: acknowledged from memory */
 
 static ngx_http_taptalent_verdict_e
 ngx_http_taptalent_queue(ngx_http_taptalent_ctx_t *ctx,
-    ngx_http_taptalent_forward_t *forward)
+    ngx_http_taptalent_loc_conf_t *tlcf)
 {
+    ngx_http_taptalent_forward_t  *forward;
+
+    forward = tlcf->forward;
+
     (void) clock_gettime(CLOCK_REALTIME, &ctx->event.received);
 
     switch (ngx_http_taptalent_queue_put(forward, &ctx->event)) {
 
     case NGX_OK:
+
+        if (tlcf->dedup) {
+            ngx_http_taptalent_dedup_add(forward->zone, forward->stats,
+                                         ctx->event.id.data, 1);
+        }
+
         return NGX_HTTP_TAPTALENT_ACCEPTED;
 
     case NGX_DECLINED:
@@ -458,8 +637,8 @@ ngx_http_taptalent_store(ngx_http_request_t *r, ngx_http_taptalent_ctx_t *ctx)
     ctx->waiter.handler = ngx_http_taptalent_commit_handler;
     ctx->waiter.data = r;
 
-    ngx_http_taptalent_commit_add(&tlcf->spool->commit, p, &ctx->waiter,
-                                  tlcf->ack_timeout);
+    ngx_http_taptalent_commit_add(&tlcf->spool->commit, p, &ctx->event.id,
+                                  &ctx->waiter, tlcf->ack_timeout);
 
     r->connection->log->action = "waiting for the commit of an event";
 
@@ -614,17 +793,24 @@ static ngx_int_t
 ngx_http_taptalent_verdict_variable(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data)
 {
-    ngx_str_t                 *word;
-    ngx_http_taptalent_ctx_t  *ctx;
+    ngx_str_t                     *word;
+    ngx_http_taptalent_ctx_t      *ctx;
+    ngx_http_taptalent_verdict_e   verdict;
 
     ctx = ngx_http_get_module_ctx(r, ngx_http_taptalent_webhook_module);
 
-    if (ctx == NULL || ctx->verdict == NGX_HTTP_TAPTALENT_NONE) {
+    verdict = NGX_HTTP_TAPTALENT_NONE;
+
+    if (ctx) {
+        verdict = *(ngx_http_taptalent_verdict_e *) ((char *) ctx + data);
+    }
+
+    if (verdict == NGX_HTTP_TAPTALENT_NONE) {
         v->not_found = 1;
         return NGX_OK;
     }
 
-    word = ngx_http_taptalent_verdict(ctx->verdict);
+    word = ngx_http_taptalent_verdict(verdict);
 
     v->len = word->len;
     v->valid = 1;
@@ -684,13 +870,19 @@ ngx_http_taptalent_create_loc_conf(ngx_conf_t *cf)
     conf->companies = NGX_CONF_UNSET_PTR;
     conf->any_company = NGX_CONF_UNSET;
     conf->missing_company = NGX_CONF_UNSET;
+    conf->keys = NGX_CONF_UNSET_PTR;
+    conf->tolerance = NGX_CONF_UNSET;
+    conf->signature = NGX_CONF_UNSET_PTR;
+    conf->enforce = NGX_CONF_UNSET;
     conf->events = NGX_CONF_UNSET_PTR;
     conf->spool = NGX_CONF_UNSET_PTR;
+    conf->quarantine = NGX_CONF_UNSET_PTR;
     conf->forward = NGX_CONF_UNSET_PTR;
     conf->retry = NGX_CONF_UNSET_PTR;
     conf->access = NGX_CONF_UNSET_UINT;
     conf->ack_timeout = NGX_CONF_UNSET_MSEC;
     conf->response = NGX_CONF_UNSET_UINT;
+    conf->dedup = NGX_CONF_UNSET_MSEC;
 
     return conf;
 }
@@ -701,6 +893,8 @@ ngx_http_taptalent_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
 {
     ngx_http_taptalent_loc_conf_t *prev = parent;
     ngx_http_taptalent_loc_conf_t *conf = child;
+
+    ngx_http_taptalent_main_conf_t  *tmcf;
 
     if (conf->https == NGX_CONF_UNSET) {
         conf->https_value = prev->https_value;
@@ -717,14 +911,22 @@ ngx_http_taptalent_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
 
     ngx_conf_merge_ptr_value(conf->companies, prev->companies, NULL);
 
+    ngx_conf_merge_ptr_value(conf->keys, prev->keys, NULL);
+    ngx_conf_merge_sec_value(conf->tolerance, prev->tolerance, 0);
+    ngx_conf_merge_ptr_value(conf->signature, prev->signature, NULL);
+    ngx_conf_merge_value(conf->enforce, prev->enforce, 1);
+
     ngx_conf_merge_ptr_value(conf->events, prev->events, NULL);
     ngx_conf_merge_ptr_value(conf->spool, prev->spool, NULL);
+    ngx_conf_merge_ptr_value(conf->quarantine, prev->quarantine, NULL);
     ngx_conf_merge_ptr_value(conf->forward, prev->forward, NULL);
     ngx_conf_merge_ptr_value(conf->retry, prev->retry, NULL);
     ngx_conf_merge_uint_value(conf->access, prev->access, 0600);
     ngx_conf_merge_msec_value(conf->ack_timeout, prev->ack_timeout, 4000);
     ngx_conf_merge_uint_value(conf->response, prev->response,
                               NGX_HTTP_TAPTALENT_BRIEF);
+
+    ngx_conf_merge_msec_value(conf->dedup, prev->dedup, 0);
 
     if (conf->companies == NULL) {
         conf->any_company = 1;
@@ -748,6 +950,13 @@ ngx_http_taptalent_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
         return NGX_CONF_ERROR;
     }
 
+    if (!conf->enforce) {
+        ngx_log_error(NGX_LOG_WARN, cf->log, 0,
+                      "\"taptalent_webhook on\" in %s:%ui has "
+                      "\"taptalent_webhook_enforce off\", events of anybody "
+                      "are accepted", conf->file, conf->line);
+    }
+
     if (conf->spool == NULL && conf->forward == NULL) {
         ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
                       "no destination for \"taptalent_webhook on\" in %s:%ui, "
@@ -755,6 +964,23 @@ ngx_http_taptalent_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
                       "a directory, \"taptalent_webhook_forward\" with the "
                       "uri of an internal location, or both",
                       conf->file, conf->line);
+        return NGX_CONF_ERROR;
+    }
+
+    if (conf->dedup) {
+        tmcf = ngx_http_conf_get_module_main_conf(cf,
+                                           ngx_http_taptalent_webhook_module);
+
+        tmcf->window = ngx_max(tmcf->window, conf->dedup);
+
+        if (conf->spool) {
+            conf->spool->commit.dedup = 1;
+        }
+    }
+
+    if (conf->quarantine
+        && ngx_http_taptalent_use_quarantine(cf, conf) != NGX_CONF_OK)
+    {
         return NGX_CONF_ERROR;
     }
 
@@ -879,11 +1105,7 @@ static char *
 ngx_http_taptalent_use_spool(ngx_conf_t *cf,
     ngx_http_taptalent_loc_conf_t *conf)
 {
-    u_char                       *p;
-    ngx_uint_t                    i;
-    ngx_path_t                   *path;
     const char                   *other;
-    ngx_pool_cleanup_t           *cln;
     ngx_http_taptalent_commit_t  *c;
 
     c = &conf->spool->commit;
@@ -916,8 +1138,66 @@ ngx_http_taptalent_use_spool(ngx_conf_t *cf,
 
     conf->spool->forward = conf->forward;
 
+    if (!c->spool.sync) {
+        ngx_log_error(NGX_LOG_WARN, cf->log, 0,
+                      "the spool \"%V\" has \"sync=off\" in %s:%ui, "
+                      "a power failure loses acknowledged events",
+                      &c->spool.path, c->file, c->line);
+    }
+
+    return ngx_http_taptalent_add_dirs(cf, c, conf->access);
+}
+
+
+/* a repetition of what is in quarantine is not kept there once more */
+
+static char *
+ngx_http_taptalent_use_quarantine(ngx_conf_t *cf,
+    ngx_http_taptalent_loc_conf_t *conf)
+{
+    ngx_http_taptalent_commit_t     *c;
+    ngx_http_taptalent_main_conf_t  *tmcf;
+
+    c = &conf->quarantine->commit;
+
+    if (c->used) {
+
+        if (c->spool.access == conf->access) {
+            return NGX_CONF_OK;
+        }
+
+        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                      "\"taptalent_webhook on\" in %s:%ui shares the "
+                      "quarantine \"%V\" with another location, but has "
+                      "another \"taptalent_webhook_spool_access\", write the "
+                      "same in both, or another quarantine",
+                      conf->file, conf->line, &c->spool.path);
+        return NGX_CONF_ERROR;
+    }
+
+    tmcf = ngx_http_conf_get_module_main_conf(cf,
+                                           ngx_http_taptalent_webhook_module);
+
+    if (tmcf->zone_size != 0) {
+        tmcf->window = ngx_max(tmcf->window, NGX_HTTP_TAPTALENT_REPEATED);
+        c->dedup = 1;
+    }
+
+    return ngx_http_taptalent_add_dirs(cf, c, conf->access);
+}
+
+
+static char *
+ngx_http_taptalent_add_dirs(ngx_conf_t *cf, ngx_http_taptalent_commit_t *c,
+    ngx_uint_t access)
+{
+    u_char              *p;
+    ngx_uint_t           i;
+    ngx_path_t          *path;
+    ngx_pool_cleanup_t  *cln;
+
     c->used = 1;
-    c->spool.access = conf->access;
+    c->spool.access = access;
 
     for (i = 0; i < NGX_HTTP_TAPTALENT_DIRS; i++) {
 
@@ -946,13 +1226,6 @@ ngx_http_taptalent_use_spool(ngx_conf_t *cf,
         if (ngx_add_path(cf, &c->spool.dirs[i]) != NGX_OK) {
             return NGX_CONF_ERROR;
         }
-    }
-
-    if (!c->spool.sync) {
-        ngx_log_error(NGX_LOG_WARN, cf->log, 0,
-                      "the spool \"%V\" has \"sync=off\" in %s:%ui, "
-                      "a power failure loses acknowledged events",
-                      &c->spool.path, c->file, c->line);
     }
 
     cln = ngx_pool_cleanup_add(cf->pool, 0);
@@ -1105,6 +1378,14 @@ ngx_http_taptalent_add_zone(ngx_conf_t *cf,
         return NGX_ERROR;
     }
 
+    if (tmcf->window && tmcf->zone_size == 0) {
+        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                      "\"taptalent_webhook_dedup\" keeps what it knows in the "
+                      "zone, write a size instead of "
+                      "\"taptalent_webhook_zone off\"");
+        return NGX_ERROR;
+    }
+
     if (!tmcf->used || tmcf->zone_size == 0) {
         return NGX_OK;
     }
@@ -1131,10 +1412,14 @@ ngx_http_taptalent_add_zone(ngx_conf_t *cf,
     shm_zone->data = tmcf->zone;
 
     tmcf->zone->conf = tmcf;
+    tmcf->zone->window = tmcf->window;
 
     scp = tmcf->spools.elts;
 
     for (i = 0; i < tmcf->spools.nelts; i++) {
+
+        scp[i]->commit.zone = tmcf->zone;
+
         if (scp[i]->forward) {
             scp[i]->forward->zone = tmcf->zone;
         }
@@ -1157,6 +1442,7 @@ ngx_http_taptalent_init_zone(ngx_shm_zone_t *shm_zone, void *data)
 {
     ngx_uint_t                         i, full;
     ngx_http_taptalent_zone_t         *zone;
+    ngx_http_taptalent_commit_t       *c;
     ngx_http_taptalent_forward_t     **fp;
     ngx_http_taptalent_main_conf_t    *tmcf;
     ngx_http_taptalent_spool_conf_t  **scp;
@@ -1177,16 +1463,20 @@ ngx_http_taptalent_init_zone(ngx_shm_zone_t *shm_zone, void *data)
             continue;
         }
 
-        scp[i]->commit.stats = ngx_http_taptalent_zone_spool(zone,
-                                              &scp[i]->commit.spool.path, 0);
-        full |= (scp[i]->commit.stats == NULL);
+        c = &scp[i]->commit;
 
-        if (scp[i]->commit.stats) {
-            scp[i]->commit.stats->min_free = scp[i]->commit.min_free;
+        c->stats = ngx_http_taptalent_zone_spool(zone, &c->spool.path,
+                                   c->max_size ? NGX_HTTP_TAPTALENT_QUARANTINE
+                                               : NGX_HTTP_TAPTALENT_SPOOL);
+        full |= (c->stats == NULL);
+
+        if (c->stats) {
+            c->stats->min_free = c->min_free;
+            c->stats->max_size = c->max_size;
         }
 
         if (scp[i]->forward) {
-            scp[i]->forward->stats = scp[i]->commit.stats;
+            scp[i]->forward->stats = c->stats;
         }
     }
 
@@ -1194,7 +1484,8 @@ ngx_http_taptalent_init_zone(ngx_shm_zone_t *shm_zone, void *data)
 
     for (i = 0; i < tmcf->forwards.nelts; i++) {
         fp[i]->stats = ngx_http_taptalent_zone_spool(zone,
-                                                     &fp[i]->uri->value, 1);
+                                                     &fp[i]->uri->value,
+                                                     NGX_HTTP_TAPTALENT_MEMORY);
         full |= (fp[i]->stats == NULL);
     }
 

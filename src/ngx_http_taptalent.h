@@ -12,6 +12,7 @@
 #include <ngx_core.h>
 #include <ngx_http.h>
 #include "ngx_http_taptalent_event.h"
+#include "ngx_http_taptalent_signature.h"
 #include "ngx_http_taptalent_commit.h"
 #include "ngx_http_taptalent_queue.h"
 #include "ngx_http_taptalent_zone.h"
@@ -45,9 +46,20 @@ typedef struct {
     ngx_array_t                   forwards;  /* of forward_t *, no spool */
     ssize_t                       zone_size; /* 0: off */
     ngx_http_taptalent_zone_t    *zone;      /* or NULL */
+    ngx_msec_t                    window;    /* the longest of dedup */
     unsigned                      used:1;
     unsigned                      status:1;  /* somebody may look */
 } ngx_http_taptalent_main_conf_t;
+
+
+typedef struct {
+    ngx_str_t                     header;    /* in lower case */
+    ngx_http_taptalent_scheme_t   scheme;
+    ngx_array_t                   keys;      /* of ngx_str_t, decoded */
+    ngx_http_complex_value_t     *text;      /* what is signed, or the body */
+    ngx_http_complex_value_t     *time;      /* or NULL */
+    time_t                        tolerance; /* 0: any time */
+} ngx_http_taptalent_signature_t;
 
 
 typedef struct {
@@ -63,14 +75,21 @@ typedef struct {
     ngx_flag_t                    any_company;
     ngx_flag_t                    missing_company;
 
+    ngx_array_t                  *keys;      /* of digests of X-Webhook-Key */
+    time_t                        tolerance; /* 0: any time */
+    ngx_http_taptalent_signature_t *signature;   /* or NULL */
+    ngx_flag_t                    enforce;
+
     ngx_array_t                  *events;    /* of patterns, ngx_str_t */
 
     ngx_http_taptalent_spool_conf_t  *spool;
+    ngx_http_taptalent_spool_conf_t  *quarantine;    /* or NULL */
     ngx_uint_t                    access;
     ngx_http_taptalent_forward_t *forward;
     ngx_http_taptalent_retry_t   *retry;
     ngx_msec_t                    ack_timeout;
     ngx_uint_t                    response;
+    ngx_msec_t                    dedup;     /* 0: off */
 
     ngx_uint_t                    status;    /* not inherited */
     u_char                       *status_file;
@@ -81,6 +100,13 @@ typedef struct {
 typedef struct {
     ngx_http_taptalent_verdict_e  verdict;
     const char                   *why;       /* of the verdict, or NULL */
+    ngx_http_taptalent_verdict_e  unenforced;    /* the first, or NONE */
+    const char                   *unenforced_why;
+    ngx_http_taptalent_verdict_e  refused;   /* but for the quarantine */
+    const char                   *refused_why;
+    unsigned                      ready:1;   /* the quarantine */
+    ngx_str_t                     signature; /* its header, or empty */
+    ngx_str_t                     signature_time;
     ngx_http_taptalent_event_t    event;
     ngx_http_taptalent_waiter_t   waiter;
     ngx_str_t                     answer;    /* of a filter, or empty */
@@ -99,12 +125,19 @@ char *ngx_http_taptalent_webhook_events(ngx_conf_t *cf,
     ngx_command_t *cmd, void *conf);
 char *ngx_http_taptalent_webhook_spool(ngx_conf_t *cf,
     ngx_command_t *cmd, void *conf);
+char *ngx_http_taptalent_webhook_quarantine(ngx_conf_t *cf,
+    ngx_command_t *cmd, void *conf);
 char *ngx_http_taptalent_webhook_forward(ngx_conf_t *cf,
     ngx_command_t *cmd, void *conf);
 char *ngx_http_taptalent_webhook_retry(ngx_conf_t *cf,
     ngx_command_t *cmd, void *conf);
+char *ngx_http_taptalent_webhook_dedup(ngx_conf_t *cf,
+    ngx_command_t *cmd, void *conf);
 char *ngx_http_taptalent_webhook_zone(ngx_conf_t *cf,
     ngx_command_t *cmd, void *conf);
+
+ngx_int_t ngx_http_taptalent_compile(ngx_conf_t *cf, ngx_str_t *value,
+    ngx_http_complex_value_t *cv);
 
 /* NULL without memory */
 ngx_http_taptalent_retry_t *ngx_http_taptalent_default_retry(
@@ -113,7 +146,34 @@ char *ngx_http_taptalent_ack_timeout(ngx_conf_t *cf, void *post,
     void *data);
 
 
+/* verify_conf */
+
+#define NGX_HTTP_TAPTALENT_MAX_SECRET  4096
+
+/*
+ * Sets "secret" to the value itself, or, after "file:", to what is in the
+ * file, in a buffer of NGX_HTTP_TAPTALENT_MAX_SECRET + 1 bytes.
+ */
+ngx_int_t ngx_http_taptalent_secret(ngx_conf_t *cf, ngx_str_t *value,
+    u_char *buf, ngx_str_t *secret);
+
+char *ngx_http_taptalent_webhook_key(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+char *ngx_http_taptalent_webhook_tolerance(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+
+
+/* signature_conf */
+
+char *ngx_http_taptalent_webhook_signature(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+
+
 /* verify */
+
+/* whether it is one of those that "taptalent_webhook_enforce off" reports */
+ngx_uint_t ngx_http_taptalent_enforceable(
+    ngx_http_taptalent_verdict_e verdict);
 
 /*
  * All that the head of a request can tell.  Sets what it has found in the

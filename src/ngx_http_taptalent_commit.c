@@ -34,8 +34,11 @@ static void ngx_http_taptalent_commit_measured(
     ngx_http_taptalent_commit_t *c);
 static ngx_int_t ngx_http_taptalent_commit_room(
     ngx_http_taptalent_commit_t *c, size_t len, const char **why);
+static void ngx_http_taptalent_commit_remember(
+    ngx_http_taptalent_commit_t *c, ngx_str_t *id);
 static void ngx_http_taptalent_commit_start(ngx_event_t *ev);
 static void ngx_http_taptalent_commit_run(void *data, ngx_log_t *log);
+static void ngx_http_taptalent_commit_trim(ngx_http_taptalent_commit_t *c);
 #if (NGX_THREADS)
 static void ngx_http_taptalent_commit_done(ngx_event_t *ev);
 #endif
@@ -54,7 +57,15 @@ static ngx_msec_t ngx_http_taptalent_commit_late(
 void
 ngx_http_taptalent_commit_init(ngx_http_taptalent_commit_t *c, ngx_log_t *log)
 {
+    ngx_core_conf_t  *ccf;
+
+    ccf = (ngx_core_conf_t *) ngx_get_conf(ngx_cycle->conf_ctx,
+                                           ngx_core_module);
+
     c->ident[3] = (void *) -1;
+
+    c->held = NGX_ERROR;
+    c->workers = ngx_max(ccf->worker_processes, 1);
 
     ngx_queue_init(&c->batches[0].waiters);
     ngx_queue_init(&c->batches[1].waiters);
@@ -94,6 +105,11 @@ ngx_http_taptalent_commit_close(ngx_http_taptalent_commit_t *c)
         if (c->batches[i].size) {
             ngx_free(c->batches[i].group.data);
             c->batches[i].size = 0;
+        }
+
+        if (c->batches[i].nids) {
+            ngx_free(c->batches[i].ids);
+            c->batches[i].nids = 0;
         }
     }
 
@@ -261,22 +277,31 @@ ngx_http_taptalent_commit_reserve(ngx_http_taptalent_commit_t *c, size_t len,
 
 void
 ngx_http_taptalent_commit_add(ngx_http_taptalent_commit_t *c, u_char *last,
-    ngx_http_taptalent_waiter_t *w, ngx_msec_t timeout)
+    ngx_str_t *id, ngx_http_taptalent_waiter_t *w, ngx_msec_t timeout)
 {
+    ngx_msec_t                   deadline;
     ngx_http_taptalent_batch_t  *batch;
 
     batch = c->gathering;
 
+    if (c->dedup) {
+        ngx_http_taptalent_commit_remember(c, id);
+    }
+
     batch->group.len = last - batch->group.data;
     batch->group.events++;
 
-    w->deadline = ngx_current_msec + timeout;
-    w->waiting = 1;
+    deadline = ngx_current_msec + timeout;
 
-    ngx_queue_insert_tail(&batch->waiters, &w->queue);
+    if (w) {
+        w->deadline = deadline;
+        w->waiting = 1;
+
+        ngx_queue_insert_tail(&batch->waiters, &w->queue);
+    }
 
     if (!c->timer.timer_set
-        || (ngx_msec_int_t) (w->deadline - c->timer.timer.key) < 0)
+        || (ngx_msec_int_t) (deadline - c->timer.timer.key) < 0)
     {
         ngx_add_timer(&c->timer, timeout);
     }
@@ -284,6 +309,48 @@ ngx_http_taptalent_commit_add(ngx_http_taptalent_commit_t *c, u_char *last,
     if (c->committing == NULL && !c->start.posted) {
         ngx_post_event(&c->start, &ngx_posted_events);
     }
+}
+
+
+/*
+ * For when it is durable.  Without memory none of the group is: an event that
+ * comes again is stored again, which is better than that it is not.
+ */
+
+static void
+ngx_http_taptalent_commit_remember(ngx_http_taptalent_commit_t *c,
+    ngx_str_t *id)
+{
+    u_char                      *ids;
+    ngx_uint_t                   n;
+    ngx_http_taptalent_batch_t  *batch;
+
+    batch = c->gathering;
+    n = batch->group.events;
+
+    if (n == 0) {
+        batch->forgetful = 0;
+    }
+
+    if (batch->forgetful) {
+        return;
+    }
+
+    if (n == batch->nids) {
+
+        ids = realloc(batch->ids, 2 * (n + 16) * NGX_HTTP_TAPTALENT_ID_LEN);
+
+        if (ids == NULL) {
+            batch->forgetful = 1;
+            return;
+        }
+
+        batch->ids = ids;
+        batch->nids = 2 * (n + 16);
+    }
+
+    ngx_memcpy(batch->ids + n * NGX_HTTP_TAPTALENT_ID_LEN, id->data,
+               NGX_HTTP_TAPTALENT_ID_LEN);
 }
 
 
@@ -358,8 +425,33 @@ ngx_http_taptalent_commit_run(void *data, ngx_log_t *log)
 
     (void) clock_gettime(CLOCK_MONOTONIC, &end);
 
+    if (c->max_size && c->rc == NGX_OK) {
+        ngx_http_taptalent_commit_trim(c);
+    }
+
     c->usec = (end.tv_sec - start.tv_sec) * 1000000
               + (end.tv_nsec - start.tv_nsec) / 1000;
+}
+
+
+/*
+ * Each worker knows what it has added itself, and takes the others to have
+ * added as much.  What a quarantine holds is looked up when it may be too much.
+ */
+
+static void
+ngx_http_taptalent_commit_trim(ngx_http_taptalent_commit_t *c)
+{
+    c->added += c->committing->group.len;
+
+    if (c->held != NGX_ERROR
+        && c->held + c->added * (off_t) c->workers <= c->max_size)
+    {
+        return;
+    }
+
+    c->held = ngx_http_taptalent_spool_trim(&c->spool, c->max_size);
+    c->added = 0;
 }
 
 
@@ -401,6 +493,11 @@ ngx_http_taptalent_commit_result(ngx_http_taptalent_commit_t *c,
 {
     ngx_http_taptalent_zone_commit(c->stats, c->rc,
                                    c->committing->group.events, c->usec);
+
+    if (c->dedup && c->rc == NGX_OK && !c->committing->forgetful) {
+        ngx_http_taptalent_dedup_add(c->zone, c->stats, c->committing->ids,
+                                     c->committing->group.events);
+    }
 
     ngx_http_taptalent_commit_take(c->committing, waiters);
 

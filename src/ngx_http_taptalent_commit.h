@@ -16,6 +16,7 @@
 #endif
 #include "ngx_http_taptalent_spool.h"
 #include "ngx_http_taptalent_zone.h"
+#include "ngx_http_taptalent_dedup.h"
 
 
 /*
@@ -48,6 +49,9 @@ typedef struct {
     ngx_http_taptalent_group_t         group;
     size_t                             size;     /* of group.data */
     ngx_queue_t                        waiters;
+    u_char                            *ids;      /* of its events, or NULL */
+    ngx_uint_t                         nids;     /* that there is room for */
+    unsigned                           forgetful:1;  /* there was no memory */
 } ngx_http_taptalent_batch_t;
 
 
@@ -61,13 +65,16 @@ typedef struct {
 
     size_t                             buffer;
     off_t                              min_free;
+    off_t                              max_size; /* of a quarantine, or 0 */
     u_char                            *file;     /* where it is declared */
     ngx_uint_t                         line;
     unsigned                           used:1;
+    unsigned                           dedup:1;  /* ids are remembered */
 #if (NGX_THREADS)
     ngx_thread_pool_t                 *thread_pool;
     ngx_thread_task_t                 *task;
 #endif
+    ngx_http_taptalent_zone_t         *zone;     /* or NULL */
     ngx_http_taptalent_zone_spool_t   *stats;    /* or NULL */
 
     /* of a worker */
@@ -81,6 +88,12 @@ typedef struct {
 
     ngx_int_t                          rc;          /* of the last commit */
     ngx_uint_t                         usec;        /* that it took */
+
+    /* the thread's: what a quarantine held, and what has come since */
+
+    off_t                              held;
+    off_t                              added;
+    ngx_int_t                          workers;
     ngx_http_taptalent_spool_error_t   error;
 
     ngx_msec_t                         probe;       /* next one if failed */
@@ -120,12 +133,13 @@ u_char *ngx_http_taptalent_commit_reserve(ngx_http_taptalent_commit_t *c,
     size_t len, const char **why);
 
 /*
- * The line is there and ends before "last".  The waiter, whose memory is the
- * caller's, is told once, at the latest after "timeout" milliseconds, and
- * never before this function has returned.
+ * The event's line is there and ends before "last".  The waiter, whose memory
+ * is the caller's, or NULL, is told once, at the latest after "timeout"
+ * milliseconds, and never before this function has returned.
  */
 void ngx_http_taptalent_commit_add(ngx_http_taptalent_commit_t *c,
-    u_char *last, ngx_http_taptalent_waiter_t *w, ngx_msec_t timeout);
+    u_char *last, ngx_str_t *id, ngx_http_taptalent_waiter_t *w,
+    ngx_msec_t timeout);
 
 /* nobody waits any more; the line is committed all the same */
 void ngx_http_taptalent_commit_detach(ngx_http_taptalent_waiter_t *w);

@@ -13,8 +13,8 @@
 /* The directives that have more than one value to set. */
 
 
-static ngx_int_t ngx_http_taptalent_compile(ngx_conf_t *cf, ngx_str_t *value,
-    ngx_http_complex_value_t *cv);
+static char *ngx_http_taptalent_spool_defaults(ngx_conf_t *cf,
+    ngx_http_taptalent_commit_t *c, ngx_str_t *path);
 static char *ngx_http_taptalent_spool_parameter(ngx_conf_t *cf,
     ngx_http_taptalent_commit_t *c, ngx_str_t *value);
 static ngx_int_t ngx_http_taptalent_retry_parameter(
@@ -25,7 +25,7 @@ static ngx_http_taptalent_spool_conf_t *ngx_http_taptalent_add_spool(
     ngx_conf_t *cf, ngx_http_taptalent_spool_conf_t *sc);
 
 
-static ngx_int_t
+ngx_int_t
 ngx_http_taptalent_compile(ngx_conf_t *cf, ngx_str_t *value,
     ngx_http_complex_value_t *cv)
 {
@@ -239,12 +239,97 @@ ngx_http_taptalent_webhook_spool(ngx_conf_t *cf, ngx_command_t *cmd,
 
     c = &sc->commit;
 
+    if (ngx_http_taptalent_spool_defaults(cf, c, &value[1]) != NGX_CONF_OK) {
+        return NGX_CONF_ERROR;
+    }
+
+    for (i = 2; i < cf->args->nelts; i++) {
+        if (ngx_http_taptalent_spool_parameter(cf, c, &value[i])
+            != NGX_CONF_OK)
+        {
+            return NGX_CONF_ERROR;
+        }
+    }
+
+    tlcf->spool = ngx_http_taptalent_add_spool(cf, sc);
+
+    return tlcf->spool ? NGX_CONF_OK : NGX_CONF_ERROR;
+}
+
+
+/* a spool of its own, that nobody forwards, and that is never full */
+
+char *
+ngx_http_taptalent_webhook_quarantine(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf)
+{
+    ngx_http_taptalent_loc_conf_t *tlcf = conf;
+
+    ngx_str_t                        *value, s;
+    ngx_http_taptalent_commit_t      *c;
+    ngx_http_taptalent_spool_conf_t  *sc;
+
+    if (tlcf->quarantine != NGX_CONF_UNSET_PTR) {
+        return "is duplicate";
+    }
+
+    value = cf->args->elts;
+
+    if (ngx_strcmp(value[1].data, "off") == 0 && cf->args->nelts == 2) {
+        tlcf->quarantine = NULL;
+        return NGX_CONF_OK;
+    }
+
+    sc = ngx_pcalloc(cf->pool, sizeof(ngx_http_taptalent_spool_conf_t));
+    if (sc == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    c = &sc->commit;
+
+    if (ngx_http_taptalent_spool_defaults(cf, c, &value[1]) != NGX_CONF_OK) {
+        return NGX_CONF_ERROR;
+    }
+
+    c->max_size = 64 * 1024 * 1024;
+
+    if (cf->args->nelts == 3) {
+
+        if (ngx_strncmp(value[2].data, "max_size=", 9) == 0) {
+            s.len = value[2].len - 9;
+            s.data = value[2].data + 9;
+
+            c->max_size = ngx_parse_offset(&s);
+
+        } else {
+            c->max_size = NGX_ERROR;
+        }
+
+        if (c->max_size <= 0) {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "invalid parameter \"%V\", write "
+                               "\"max_size=size\", such as \"max_size=64m\"",
+                               &value[2]);
+            return NGX_CONF_ERROR;
+        }
+    }
+
+    tlcf->quarantine = ngx_http_taptalent_add_spool(cf, sc);
+
+    return tlcf->quarantine ? NGX_CONF_OK : NGX_CONF_ERROR;
+}
+
+
+static char *
+ngx_http_taptalent_spool_defaults(ngx_conf_t *cf,
+    ngx_http_taptalent_commit_t *c, ngx_str_t *path)
+{
     c->file = cf->conf_file->file.name.data;
     c->line = cf->conf_file->line;
     c->buffer = 16 * 1024 * 1024;
     c->min_free = 64 * 1024 * 1024;
     c->spool.sync = 1;
-    c->spool.path = value[1];
+    c->spool.path = *path;
 
     while (c->spool.path.len
            && c->spool.path.data[c->spool.path.len - 1] == '/')
@@ -258,37 +343,11 @@ ngx_http_taptalent_webhook_spool(ngx_conf_t *cf, ngx_command_t *cmd,
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "the path \"%V\" of a spool is not absolute, write "
                            "it from the root and without variables, such as "
-                           "\"/var/spool/taptalent\"", &value[1]);
+                           "\"/var/spool/taptalent\"", path);
         return NGX_CONF_ERROR;
     }
 
-    for (i = 2; i < cf->args->nelts; i++) {
-        if (ngx_http_taptalent_spool_parameter(cf, c, &value[i])
-            != NGX_CONF_OK)
-        {
-            return NGX_CONF_ERROR;
-        }
-    }
-
-#if (NGX_THREADS)
-
-    if (c->thread_pool == NULL) {
-        c->thread_pool = ngx_thread_pool_add(cf, NULL);
-        if (c->thread_pool == NULL) {
-            return NGX_CONF_ERROR;
-        }
-    }
-
-    c->task = ngx_thread_task_alloc(cf->pool, 0);
-    if (c->task == NULL) {
-        return NGX_CONF_ERROR;
-    }
-
-#endif
-
-    tlcf->spool = ngx_http_taptalent_add_spool(cf, sc);
-
-    return tlcf->spool ? NGX_CONF_OK : NGX_CONF_ERROR;
+    return NGX_CONF_OK;
 }
 
 
@@ -389,6 +448,22 @@ ngx_http_taptalent_add_spool(ngx_conf_t *cf,
     c = &sc->commit;
     scp = tmcf->spools.elts;
 
+#if (NGX_THREADS)
+
+    if (c->thread_pool == NULL) {
+        c->thread_pool = ngx_thread_pool_add(cf, NULL);
+        if (c->thread_pool == NULL) {
+            return NULL;
+        }
+    }
+
+    c->task = ngx_thread_task_alloc(cf->pool, 0);
+    if (c->task == NULL) {
+        return NULL;
+    }
+
+#endif
+
     for (i = 0; i < tmcf->spools.nelts; i++) {
 
         old = &scp[i]->commit;
@@ -399,7 +474,16 @@ ngx_http_taptalent_add_spool(ngx_conf_t *cf,
             continue;
         }
 
+        if ((old->max_size == 0) != (c->max_size == 0)) {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "the path \"%V\" is that of a spool and of a "
+                               "quarantine, write another one here, see %s:%ui",
+                               &c->spool.path, old->file, old->line);
+            return NULL;
+        }
+
         same = (old->min_free == c->min_free
+                && old->max_size == c->max_size
                 && old->buffer == c->buffer
                 && old->spool.sync == c->spool.sync);
 
@@ -674,6 +758,38 @@ ngx_http_taptalent_default_retry(ngx_conf_t *cf)
     }
 
     return retry;
+}
+
+
+char *
+ngx_http_taptalent_webhook_dedup(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf)
+{
+    ngx_http_taptalent_loc_conf_t *tlcf = conf;
+
+    ngx_str_t  *value;
+
+    if (tlcf->dedup != NGX_CONF_UNSET_MSEC) {
+        return "is duplicate";
+    }
+
+    value = cf->args->elts;
+
+    if (ngx_strcmp(value[1].data, "off") == 0) {
+        tlcf->dedup = 0;
+        return NGX_CONF_OK;
+    }
+
+    tlcf->dedup = ngx_parse_time(&value[1], 0);
+
+    if (tlcf->dedup == (ngx_msec_t) NGX_ERROR || tlcf->dedup == 0) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid time \"%V\", write \"off\" or how long "
+                           "an event is known, such as \"1h\"", &value[1]);
+        return NGX_CONF_ERROR;
+    }
+
+    return NGX_CONF_OK;
 }
 
 

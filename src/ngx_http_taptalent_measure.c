@@ -17,7 +17,23 @@
 
 #define NGX_HTTP_TAPTALENT_OFTEN  1024  /* entries between two looks */
 
+#define NGX_HTTP_TAPTALENT_OLDEST  256   /* files removed in one pass */
+
 #define NGX_HTTP_TAPTALENT_TIME_LEN  (sizeof("20261123T081113.123Z-") - 1)
+
+
+typedef struct {
+    off_t    size;
+    u_char   name[NAME_MAX + 1];
+} ngx_http_taptalent_old_t;
+
+
+/* the first ones, in order */
+
+struct ngx_http_taptalent_oldest_s {
+    ngx_uint_t                n;
+    ngx_http_taptalent_old_t  files[NGX_HTTP_TAPTALENT_OLDEST];
+};
 
 
 typedef ngx_int_t (*ngx_http_taptalent_entry_pt)(
@@ -38,6 +54,8 @@ static ngx_int_t ngx_http_taptalent_measure_dead(
 static ngx_int_t ngx_http_taptalent_measure_corrupt(
     ngx_http_taptalent_spool_t *spool, ngx_http_taptalent_measure_t *m,
     u_char *name, size_t len);
+static void ngx_http_taptalent_measure_keep(
+    ngx_http_taptalent_oldest_t *oldest, u_char *name, size_t len, off_t size);
 static ngx_uint_t ngx_http_taptalent_measure_events(u_char *name, size_t len);
 static time_t ngx_http_taptalent_measure_time(u_char *name, size_t len);
 
@@ -187,6 +205,11 @@ ngx_http_taptalent_measure_new(ngx_http_taptalent_spool_t *spool,
         return NGX_OK;
     }
 
+    if (m->keep) {
+        ngx_http_taptalent_measure_keep(m->keep, name, len,
+                                        ngx_file_size(&fi));
+    }
+
     m->files++;
     m->bytes += ngx_file_size(&fi);
     m->events += ngx_http_taptalent_measure_events(name, len);
@@ -223,6 +246,95 @@ ngx_http_taptalent_measure_corrupt(ngx_http_taptalent_spool_t *spool,
                    && !ngx_http_taptalent_ends_with(name, len, ".done"));
 
     return NGX_OK;
+}
+
+
+/* names sort by time; so many of the oldest at once, as often as it takes */
+
+off_t
+ngx_http_taptalent_spool_trim(ngx_http_taptalent_spool_t *spool, off_t max)
+{
+    ngx_int_t                             rc;
+    ngx_uint_t                            i;
+    ngx_http_taptalent_oldest_t          *oldest;
+    ngx_http_taptalent_measure_t          m;
+    ngx_http_taptalent_spool_error_t      error;
+
+    oldest = malloc(sizeof(ngx_http_taptalent_oldest_t));
+    if (oldest == NULL) {
+        return NGX_ERROR;
+    }
+
+    for ( ;; ) {
+
+        ngx_memzero(&m, sizeof(ngx_http_taptalent_measure_t));
+
+        oldest->n = 0;
+        m.keep = oldest;
+
+        rc = ngx_http_taptalent_measure_dir(spool, NGX_HTTP_TAPTALENT_NEW, &m,
+                                            ngx_http_taptalent_measure_new,
+                                            &error);
+
+        if (rc != NGX_OK || (off_t) m.bytes <= max) {
+            break;
+        }
+
+        for (i = 0; i < oldest->n && (off_t) m.bytes > max - max / 10; i++) {
+
+            if (unlinkat(spool->fd[NGX_HTTP_TAPTALENT_NEW],
+                         (char *) oldest->files[i].name, 0)
+                == -1
+                && ngx_errno != NGX_ENOENT)
+            {
+                break;
+            }
+
+            m.bytes -= oldest->files[i].size;
+        }
+
+        if ((off_t) m.bytes <= max || i < oldest->n) {
+            break;
+        }
+    }
+
+    ngx_free(oldest);
+
+    return (rc == NGX_OK) ? (off_t) m.bytes : NGX_ERROR;
+}
+
+
+static void
+ngx_http_taptalent_measure_keep(ngx_http_taptalent_oldest_t *oldest,
+    u_char *name, size_t len, off_t size)
+{
+    ngx_uint_t                 i;
+    ngx_http_taptalent_old_t  *files;
+
+    files = oldest->files;
+
+    if (oldest->n == NGX_HTTP_TAPTALENT_OLDEST) {
+
+        if (ngx_strcmp(name, files[oldest->n - 1].name) > 0) {
+            return;
+        }
+
+        oldest->n--;
+    }
+
+    for (i = oldest->n; i > 0; i--) {
+
+        if (ngx_strcmp(files[i - 1].name, name) < 0) {
+            break;
+        }
+
+        files[i] = files[i - 1];
+    }
+
+    ngx_memcpy(files[i].name, name, len + 1);
+    files[i].size = size;
+
+    oldest->n++;
 }
 
 

@@ -50,7 +50,8 @@ typedef struct {
 static void ngx_http_taptalent_metrics_requests(ngx_http_taptalent_writer_t *w,
     ngx_http_taptalent_zone_shared_t *sh);
 static void ngx_http_taptalent_metrics_spools(ngx_http_taptalent_writer_t *w,
-    ngx_http_taptalent_zone_t *zone, ngx_http_taptalent_metric_t *metric);
+    ngx_http_taptalent_zone_t *zone, ngx_uint_t kind,
+    ngx_http_taptalent_metric_t *metric);
 static void ngx_http_taptalent_metrics_histogram(
     ngx_http_taptalent_writer_t *w, ngx_http_taptalent_zone_t *zone,
     ngx_http_taptalent_buckets_t *metric);
@@ -161,6 +162,35 @@ static ngx_http_taptalent_metric_t  ngx_http_taptalent_spool_metrics[] = {
 };
 
 
+static ngx_http_taptalent_metric_t  ngx_http_taptalent_quarantine_metrics[] = {
+
+    { "quarantined_events_total", "counter",
+      "Refused events that were put into quarantine.",
+      "", ngx_http_taptalent_print_number,
+      ngx_http_taptalent_of_spool(committed), 0 },
+
+    { "quarantine_errors_total", "counter",
+      "Commits of refused events that failed.",
+      "", ngx_http_taptalent_print_number,
+      ngx_http_taptalent_of_spool(commit_errors), 0 },
+
+    { "quarantine_events", "gauge", "Refused events that are in quarantine.",
+      "", ngx_http_taptalent_print_number,
+      ngx_http_taptalent_of_spool(waiting), 1 },
+
+    { "quarantine_bytes", "gauge", "Size of the files in quarantine.",
+      "", ngx_http_taptalent_print_number,
+      ngx_http_taptalent_of_spool(bytes), 1 },
+
+    { "quarantine_max_bytes", "gauge",
+      "Size beyond which the oldest files are removed.",
+      "", ngx_http_taptalent_print_number,
+      ngx_http_taptalent_of_spool(max_size), 0 },
+
+    { NULL, NULL, NULL, NULL, NULL, 0, 0 }
+};
+
+
 static ngx_http_taptalent_buckets_t  ngx_http_taptalent_histograms[] = {
 
     { "commit_duration_seconds",
@@ -238,8 +268,10 @@ ngx_http_taptalent_status_prometheus(ngx_http_taptalent_writer_t *w,
                              "start_time_seconds %T\n", sh->since);
 
     ngx_http_taptalent_metrics_requests(w, sh);
-    ngx_http_taptalent_metrics_spools(w, zone,
+    ngx_http_taptalent_metrics_spools(w, zone, NGX_HTTP_TAPTALENT_SPOOL,
                                       ngx_http_taptalent_spool_metrics);
+    ngx_http_taptalent_metrics_spools(w, zone, NGX_HTTP_TAPTALENT_QUARANTINE,
+                                      ngx_http_taptalent_quarantine_metrics);
 
     for (buckets = ngx_http_taptalent_histograms; buckets->name; buckets++) {
         ngx_http_taptalent_metrics_histogram(w, zone, buckets);
@@ -267,6 +299,20 @@ ngx_http_taptalent_metrics_requests(ngx_http_taptalent_writer_t *w,
                                  sh->verdicts[i]);
     }
 
+    ngx_http_taptalent_metric_head(w, "unenforced_total", "counter",
+                                   "Requests that would have been refused, "
+                                   "with taptalent_webhook_enforce off.");
+
+    for (i = NGX_HTTP_TAPTALENT_ACCEPTED; i < NGX_HTTP_TAPTALENT_VERDICTS; i++)
+    {
+        if (ngx_http_taptalent_enforceable(i)) {
+            ngx_http_taptalent_write(w, NGX_HTTP_TAPTALENT_METRIC
+                                     "unenforced_total{verdict=\"%V\"} %uA\n",
+                                     ngx_http_taptalent_verdict(i),
+                                     sh->unenforced[i]);
+        }
+    }
+
     ngx_http_taptalent_metric_head(w, "events_total", "counter",
                                    "Events that were accepted, by type.");
 
@@ -290,7 +336,8 @@ ngx_http_taptalent_metrics_requests(ngx_http_taptalent_writer_t *w,
 
 static void
 ngx_http_taptalent_metrics_spools(ngx_http_taptalent_writer_t *w,
-    ngx_http_taptalent_zone_t *zone, ngx_http_taptalent_metric_t *metric)
+    ngx_http_taptalent_zone_t *zone, ngx_uint_t kind,
+    ngx_http_taptalent_metric_t *metric)
 {
     ngx_uint_t                         i;
     ngx_http_taptalent_zone_spool_t  **sp;
@@ -306,7 +353,9 @@ ngx_http_taptalent_metrics_spools(ngx_http_taptalent_writer_t *w,
 
         for (i = 0; i < zone->spools.nelts; i++) {
 
-            if (sp[i]->memory || (metric->measured && sp[i]->measured == 0)) {
+            if (sp[i]->kind != kind
+                || (metric->measured && sp[i]->measured == 0))
+            {
                 continue;
             }
 
@@ -335,7 +384,9 @@ ngx_http_taptalent_metrics_histogram(ngx_http_taptalent_writer_t *w,
 
     for (i = 0; i < zone->spools.nelts; i++) {
 
-        if (sp[i]->memory && !metric->memory) {
+        if (sp[i]->kind == NGX_HTTP_TAPTALENT_QUARANTINE
+            || (sp[i]->kind == NGX_HTTP_TAPTALENT_MEMORY && !metric->memory))
+        {
             continue;
         }
 
@@ -456,10 +507,12 @@ static void
 ngx_http_taptalent_metric_of(ngx_http_taptalent_writer_t *w, const char *name,
     const char *suffix, ngx_http_taptalent_zone_spool_t *s)
 {
-    ngx_http_taptalent_write(w, NGX_HTTP_TAPTALENT_METRIC "%s%s{spool=",
-                             name, suffix);
+    ngx_http_taptalent_write(w, NGX_HTTP_TAPTALENT_METRIC "%s%s{%s=",
+                             name, suffix,
+                             s->kind == NGX_HTTP_TAPTALENT_QUARANTINE
+                             ? "quarantine" : "spool");
 
-    if (s->memory) {
+    if (s->kind == NGX_HTTP_TAPTALENT_MEMORY) {
         ngx_http_taptalent_write(w, "\"\"");
 
     } else {

@@ -29,7 +29,8 @@ static void ngx_http_taptalent_count(ngx_http_request_t *r,
 static ngx_uint_t ngx_http_taptalent_quiet(ngx_http_taptalent_ctx_t *ctx,
     ngx_uint_t *more);
 static void ngx_http_taptalent_log(ngx_http_request_t *r,
-    ngx_http_taptalent_ctx_t *ctx);
+    ngx_http_taptalent_ctx_t *ctx, ngx_http_taptalent_verdict_e verdict,
+    const char *why);
 static ngx_int_t ngx_http_taptalent_answer(ngx_http_request_t *r,
     ngx_http_taptalent_ctx_t *ctx, ngx_str_t *text);
 static ngx_int_t ngx_http_taptalent_answer_full(ngx_http_request_t *r,
@@ -53,6 +54,8 @@ static ngx_http_taptalent_answer_t  ngx_http_taptalent_answers[] = {
     { ngx_string("-"), 0, 0, NULL },
 
     { ngx_string("accepted"), NGX_HTTP_OK, 0, NULL },
+
+    { ngx_string("duplicate"), NGX_HTTP_OK, 0, NULL },
 
     { ngx_string("ignored"), NGX_HTTP_OK, 0, NULL },
 
@@ -78,6 +81,12 @@ static ngx_http_taptalent_answer_t  ngx_http_taptalent_answers[] = {
       "send one X-Webhook-Timestamp header with a date-time of RFC 3339, "
       "such as 2024-01-20T14:45:00Z" },
 
+    { ngx_string("key"), NGX_HTTP_UNAUTHORIZED, NGX_LOG_WARN,
+      "send the key of the dashboard in one X-Webhook-Key header" },
+
+    { ngx_string("signature"), NGX_HTTP_UNAUTHORIZED, NGX_LOG_WARN,
+      "sign the event with the key of this endpoint" },
+
     { ngx_string("too_large"), NGX_HTTP_REQUEST_ENTITY_TOO_LARGE,
       NGX_LOG_INFO,
       "send a smaller body" },
@@ -94,6 +103,9 @@ static ngx_http_taptalent_answer_t  ngx_http_taptalent_answers[] = {
     { ngx_string("company_id"), NGX_HTTP_FORBIDDEN, NGX_LOG_WARN,
       "this companyId is not received here" },
 
+    { ngx_string("stale"), 422, NGX_LOG_INFO,
+      "the timestamp is too far from now, send the event when it happens" },
+
     { ngx_string("unavailable"), NGX_HTTP_SERVICE_UNAVAILABLE, NGX_LOG_INFO,
       "send the event again, it could not be stored" }
 };
@@ -101,6 +113,9 @@ static ngx_http_taptalent_answer_t  ngx_http_taptalent_answers[] = {
 
 static ngx_str_t  ngx_http_taptalent_accepted =
     ngx_string("{\"received\":true}");
+
+static ngx_str_t  ngx_http_taptalent_duplicate =
+    ngx_string("{\"received\":true,\"duplicate\":true}");
 
 static ngx_str_t  ngx_http_taptalent_ignored =
     ngx_string("{\"received\":true,\"ignored\":true}");
@@ -121,6 +136,12 @@ ngx_http_taptalent_respond(ngx_http_request_t *r,
     ngx_http_complex_value_t  cv;
 
     ctx->verdict = verdict;
+
+    if (ctx->unenforced != NGX_HTTP_TAPTALENT_NONE
+        && ngx_http_taptalent_answers[verdict].status == NGX_HTTP_OK)
+    {
+        ngx_http_taptalent_log(r, ctx, ctx->unenforced, ctx->unenforced_why);
+    }
 
     ngx_http_taptalent_count(r, ctx);
 
@@ -151,16 +172,33 @@ ngx_http_taptalent_respond(ngx_http_request_t *r,
 static void
 ngx_http_taptalent_count(ngx_http_request_t *r, ngx_http_taptalent_ctx_t *ctx)
 {
+    const char                      *why;
     ngx_http_taptalent_answer_t     *answer;
     ngx_http_taptalent_main_conf_t  *tmcf;
 
     tmcf = ngx_http_get_module_main_conf(r, ngx_http_taptalent_webhook_module);
 
+    if (tmcf->zone == NULL) {
+        return;
+    }
+
     answer = &ngx_http_taptalent_answers[ctx->verdict];
 
+    why = ctx->why ? ctx->why : answer->message;
+
+    if (ctx->unenforced != NGX_HTTP_TAPTALENT_NONE
+        && answer->status == NGX_HTTP_OK)
+    {
+        ngx_http_taptalent_zone_count(tmcf->zone->sh,
+                                      unenforced[ctx->unenforced], 1);
+
+        why = ctx->unenforced_why
+              ? ctx->unenforced_why
+              : ngx_http_taptalent_answers[ctx->unenforced].message;
+    }
+
     ngx_http_taptalent_zone_verdict(tmcf->zone, ctx->verdict, answer->status,
-                                    &ctx->event,
-                                    ctx->why ? ctx->why : answer->message);
+                                    &ctx->event, why);
 }
 
 
@@ -192,6 +230,10 @@ ngx_http_taptalent_answer(ngx_http_request_t *r,
         *text = ngx_http_taptalent_accepted;
         return NGX_OK;
 
+    case NGX_HTTP_TAPTALENT_DUPLICATE:
+        *text = ngx_http_taptalent_duplicate;
+        return NGX_OK;
+
     case NGX_HTTP_TAPTALENT_IGNORED:
         *text = ngx_http_taptalent_ignored;
         return NGX_OK;
@@ -200,7 +242,7 @@ ngx_http_taptalent_answer(ngx_http_request_t *r,
         break;
     }
 
-    ngx_http_taptalent_log(r, ctx);
+    ngx_http_taptalent_log(r, ctx, ctx->verdict, ctx->why);
 
     answer = &ngx_http_taptalent_answers[ctx->verdict];
     message = answer->message;
@@ -294,10 +336,14 @@ ngx_http_taptalent_quiet(ngx_http_taptalent_ctx_t *ctx, ngx_uint_t *more)
 }
 
 
-/* ids, never bodies; a companyId is the sender's text, so it is escaped */
+/*
+ * A refusal, or what would have been one.  Ids, never bodies; a companyId is
+ * the sender's text, so it is escaped.
+ */
 
 static void
-ngx_http_taptalent_log(ngx_http_request_t *r, ngx_http_taptalent_ctx_t *ctx)
+ngx_http_taptalent_log(ngx_http_request_t *r, ngx_http_taptalent_ctx_t *ctx,
+    ngx_http_taptalent_verdict_e verdict, const char *why)
 {
     u_char                       *p, *last;
     u_char                        buf[NGX_HTTP_TAPTALENT_MAX_NAME
@@ -310,7 +356,7 @@ ngx_http_taptalent_log(ngx_http_request_t *r, ngx_http_taptalent_ctx_t *ctx)
     ngx_http_taptalent_event_t   *ev;
     ngx_http_taptalent_answer_t  *answer;
 
-    answer = &ngx_http_taptalent_answers[ctx->verdict];
+    answer = &ngx_http_taptalent_answers[verdict];
 
     if (r->connection->log->log_level < answer->level
         || ngx_http_taptalent_quiet(ctx, &more))
@@ -342,9 +388,20 @@ ngx_http_taptalent_log(ngx_http_request_t *r, ngx_http_taptalent_ctx_t *ctx)
         p = ngx_slprintf(p, last, ", after %ui more", more);
     }
 
+    if (why == NULL) {
+        why = answer->message;
+    }
+
+    if (verdict == ctx->verdict) {
+        ngx_log_error(answer->level, r->connection->log, 0,
+                      "webhook refused: %V: %s%*s", &answer->word, why,
+                      (size_t) (p - buf), buf);
+        return;
+    }
+
     ngx_log_error(answer->level, r->connection->log, 0,
-                  "webhook refused: %V: %s%*s", &answer->word,
-                  ctx->why ? ctx->why : answer->message,
+                  "webhook %V all the same: %V: %s%*s",
+                  ngx_http_taptalent_verdict(ctx->verdict), &answer->word, why,
                   (size_t) (p - buf), buf);
 }
 

@@ -214,6 +214,8 @@ ngx_int_t ngx_http_taptalent_spool_remove(ngx_http_taptalent_spool_t *spool,
     u_char *name, ngx_http_taptalent_content_t *content,
     ngx_http_taptalent_spool_error_t *error);
 
+typedef struct ngx_http_taptalent_oldest_s  ngx_http_taptalent_oldest_t;
+
 typedef struct {
     uint64_t          files;       /* in new/ */
     uint64_t          events;      /* in them, and not done */
@@ -224,6 +226,8 @@ typedef struct {
     uint64_t          corrupt;     /* and in corrupt/ */
     off_t             free_bytes;
     uint64_t          free_inodes;
+
+    ngx_http_taptalent_oldest_t  *keep;  /* of a trim, or NULL */
 } ngx_http_taptalent_measure_t;
 
 
@@ -235,6 +239,13 @@ typedef struct {
  */
 ngx_int_t ngx_http_taptalent_spool_measure(ngx_http_taptalent_spool_t *spool,
     ngx_http_taptalent_measure_t *m, ngx_http_taptalent_spool_error_t *error);
+
+/*
+ * If the files in new/ have more than "max" bytes, removes the oldest until a
+ * tenth of it is free.  How many bytes they have then, or NGX_ERROR.
+ */
+off_t ngx_http_taptalent_spool_trim(ngx_http_taptalent_spool_t *spool,
+    off_t max);
 
 /* moves a file and its sidecar to corrupt/ */
 ngx_int_t ngx_http_taptalent_spool_corrupt(ngx_http_taptalent_spool_t *spool,

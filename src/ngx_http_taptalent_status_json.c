@@ -27,6 +27,8 @@ static void ngx_http_taptalent_json_histogram(ngx_http_taptalent_writer_t *w,
     ngx_http_taptalent_scale_t *scale);
 static void ngx_http_taptalent_json_queues(ngx_http_taptalent_writer_t *w,
     ngx_http_taptalent_main_conf_t *tmcf);
+static void ngx_http_taptalent_json_quarantines(
+    ngx_http_taptalent_writer_t *w, ngx_http_taptalent_zone_t *zone);
 static void ngx_http_taptalent_json_dests(ngx_http_taptalent_writer_t *w,
     ngx_http_taptalent_zone_t *zone);
 static void ngx_http_taptalent_json_dest(ngx_http_taptalent_writer_t *w,
@@ -53,7 +55,7 @@ static void ngx_http_taptalent_json_member(ngx_http_taptalent_writer_t *w,
 
 static const char  *ngx_http_taptalent_hints[] = {
 
-    "", "", "",
+    "", "", "", "",
 
     "nothing of the sender's: it sends POST alone",
 
@@ -65,6 +67,9 @@ static const char  *ngx_http_taptalent_hints[] = {
     "nothing of the sender's: it names the event",
     "nothing of the sender's: it sends the time",
 
+    "is the key of the dashboard in taptalent_webhook_key? was it changed?",
+    "is it the key, and the scheme, that the sender signs with?",
+
     "if events may be that large, raise client_max_body_size in this location",
 
     "if the sender really sends this, tell it, with the time and the id",
@@ -75,6 +80,8 @@ static const char  *ngx_http_taptalent_hints[] = {
     "if the sender really sends this, tell it, with the time and the id",
 
     "if the company is yours, add it to taptalent_webhook_company_id",
+
+    "is the clock of this machine right? see taptalent_webhook_tolerance",
 
     "see the spools above and the error log of nginx"
 };
@@ -110,6 +117,7 @@ ngx_http_taptalent_status_json(ngx_http_taptalent_writer_t *w,
     ngx_http_taptalent_json_counters(w, sh);
     ngx_http_taptalent_json_spools(w, tmcf->zone);
     ngx_http_taptalent_json_queues(w, tmcf);
+    ngx_http_taptalent_json_quarantines(w, tmcf->zone);
     ngx_http_taptalent_json_dests(w, tmcf->zone);
     ngx_http_taptalent_json_recent(w, sh);
     ngx_http_taptalent_json_history(w, sh);
@@ -132,6 +140,19 @@ ngx_http_taptalent_json_counters(ngx_http_taptalent_writer_t *w,
                                  i == NGX_HTTP_TAPTALENT_ACCEPTED ? "" : ",",
                                  ngx_http_taptalent_verdict(i),
                                  sh->verdicts[i]);
+    }
+
+    ngx_http_taptalent_write(w, "},\"unenforced\":{");
+
+    n = 0;
+
+    for (i = NGX_HTTP_TAPTALENT_ACCEPTED; i < NGX_HTTP_TAPTALENT_VERDICTS; i++)
+    {
+        if (ngx_http_taptalent_enforceable(i)) {
+            ngx_http_taptalent_write(w, "%s\"%V\":%uA", n++ ? "," : "",
+                                     ngx_http_taptalent_verdict(i),
+                                     sh->unenforced[i]);
+        }
     }
 
     ngx_http_taptalent_write(w, "},\"events\":{");
@@ -162,7 +183,7 @@ ngx_http_taptalent_json_spools(ngx_http_taptalent_writer_t *w,
 
     for (i = 0; i < zone->spools.nelts; i++) {
 
-        if (sp[i]->memory) {
+        if (sp[i]->kind != NGX_HTTP_TAPTALENT_SPOOL) {
             continue;
         }
 
@@ -291,6 +312,37 @@ ngx_http_taptalent_json_queues(ngx_http_taptalent_writer_t *w,
 
 
 static void
+ngx_http_taptalent_json_quarantines(ngx_http_taptalent_writer_t *w,
+    ngx_http_taptalent_zone_t *zone)
+{
+    ngx_uint_t                         i, n;
+    ngx_http_taptalent_zone_spool_t  **sp;
+
+    ngx_http_taptalent_write(w, "\"quarantines\":[");
+
+    n = 0;
+    sp = zone->spools.elts;
+
+    for (i = 0; i < zone->spools.nelts; i++) {
+
+        if (sp[i]->kind != NGX_HTTP_TAPTALENT_QUARANTINE) {
+            continue;
+        }
+
+        ngx_http_taptalent_write(w, "%s{\"path\":", n++ ? "," : "");
+        ngx_http_taptalent_write_string(w, &sp[i]->name);
+        ngx_http_taptalent_write(w, ",\"kept\":%uA,\"commit_errors\":%uA,"
+                                 "\"max_size\":%uA,", sp[i]->committed,
+                                 sp[i]->commit_errors, sp[i]->max_size);
+        ngx_http_taptalent_json_backlog(w, sp[i]);
+        ngx_http_taptalent_write(w, "}");
+    }
+
+    ngx_http_taptalent_write(w, "],");
+}
+
+
+static void
 ngx_http_taptalent_json_dests(ngx_http_taptalent_writer_t *w,
     ngx_http_taptalent_zone_t *zone)
 {
@@ -328,7 +380,7 @@ ngx_http_taptalent_json_dest(ngx_http_taptalent_writer_t *w,
 
     ngx_http_taptalent_write(w, "{\"spool\":");
 
-    if (s->memory) {
+    if (s->kind == NGX_HTTP_TAPTALENT_MEMORY) {
         ngx_http_taptalent_write(w, "\"\"");
 
     } else {

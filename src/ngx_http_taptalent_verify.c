@@ -7,6 +7,8 @@
 #include <ngx_config.h>
 #include <ngx_core.h>
 #include <ngx_http.h>
+#include <openssl/crypto.h>
+#include <openssl/sha.h>
 #include "ngx_http_taptalent.h"
 
 
@@ -22,9 +24,13 @@ typedef struct {
     ngx_str_t    content_type;
     ngx_str_t    event;
     ngx_str_t    timestamp;
+    ngx_str_t    key;
+    ngx_str_t    signature;
     ngx_uint_t   content_types;
     ngx_uint_t   events;
     ngx_uint_t   timestamps;
+    ngx_uint_t   keys;
+    ngx_uint_t   signatures;
     ngx_uint_t   encoded;
 } ngx_http_taptalent_head_t;
 
@@ -32,23 +38,45 @@ typedef struct {
 static ngx_uint_t ngx_http_taptalent_https(ngx_http_request_t *r,
     ngx_http_taptalent_loc_conf_t *tlcf);
 static ngx_int_t ngx_http_taptalent_read_head(ngx_http_request_t *r,
-    ngx_http_taptalent_event_t *ev, ngx_http_taptalent_head_t *head);
+    ngx_http_taptalent_loc_conf_t *tlcf, ngx_http_taptalent_event_t *ev,
+    ngx_http_taptalent_head_t *head);
 static void ngx_http_taptalent_keep_header(ngx_http_taptalent_event_t *ev,
     ngx_str_t *name, ngx_str_t *value);
 static ngx_int_t ngx_http_taptalent_join_header(ngx_http_request_t *r,
     ngx_http_taptalent_header_t *header);
+static ngx_http_taptalent_verdict_e ngx_http_taptalent_sender(
+    ngx_http_request_t *r, ngx_http_taptalent_ctx_t *ctx,
+    ngx_http_taptalent_head_t *head, time_t sent);
+static ngx_http_taptalent_verdict_e ngx_http_taptalent_key(
+    ngx_http_taptalent_loc_conf_t *tlcf, ngx_http_taptalent_ctx_t *ctx,
+    ngx_http_taptalent_head_t *head);
+static ngx_http_taptalent_verdict_e ngx_http_taptalent_signature_head(
+    ngx_http_request_t *r, ngx_http_taptalent_ctx_t *ctx,
+    ngx_http_taptalent_head_t *head);
+static ngx_uint_t ngx_http_taptalent_recent(time_t sec, time_t tolerance);
+static ngx_http_taptalent_verdict_e ngx_http_taptalent_signature_body(
+    ngx_http_request_t *r, ngx_http_taptalent_ctx_t *ctx);
 static ngx_http_taptalent_verdict_e ngx_http_taptalent_company(
     ngx_http_request_t *r, ngx_http_taptalent_ctx_t *ctx);
+static ngx_http_taptalent_verdict_e ngx_http_taptalent_enforce(
+    ngx_http_taptalent_loc_conf_t *tlcf, ngx_http_taptalent_ctx_t *ctx,
+    ngx_http_taptalent_verdict_e verdict);
+
+
+static const char  ngx_http_taptalent_no_memory[] =
+    "there is no memory for the event now, send it again";
 
 
 ngx_http_taptalent_verdict_e
 ngx_http_taptalent_verify_head(ngx_http_request_t *r,
     ngx_http_taptalent_ctx_t *ctx)
 {
+    time_t                          sent;
     ngx_str_t                      *pattern;
     ngx_uint_t                      i;
     ngx_http_taptalent_head_t       head;
     ngx_http_taptalent_event_t     *ev;
+    ngx_http_taptalent_verdict_e    verdict;
     ngx_http_taptalent_loc_conf_t  *tlcf;
 
     tlcf = ngx_http_get_module_loc_conf(r, ngx_http_taptalent_webhook_module);
@@ -63,8 +91,8 @@ ngx_http_taptalent_verify_head(ngx_http_request_t *r,
         return NGX_HTTP_TAPTALENT_HTTPS_REQUIRED;
     }
 
-    if (ngx_http_taptalent_read_head(r, ev, &head) != NGX_OK) {
-        ctx->why = "there is no memory for the event now, send it again";
+    if (ngx_http_taptalent_read_head(r, tlcf, ev, &head) != NGX_OK) {
+        ctx->why = ngx_http_taptalent_no_memory;
         return NGX_HTTP_TAPTALENT_UNAVAILABLE;
     }
 
@@ -88,12 +116,18 @@ ngx_http_taptalent_verify_head(ngx_http_request_t *r,
 
     if (head.timestamps != 1
         || !ngx_http_taptalent_event_timestamp(head.timestamp.data,
-                                               head.timestamp.len, NULL))
+                                               head.timestamp.len, &sent))
     {
         return NGX_HTTP_TAPTALENT_TIMESTAMP_HEADER;
     }
 
     ev->timestamp = head.timestamp;
+
+    verdict = ngx_http_taptalent_sender(r, ctx, &head, sent);
+
+    if (verdict != NGX_HTTP_TAPTALENT_NONE) {
+        return verdict;
+    }
 
     if (tlcf->events) {
         pattern = tlcf->events->elts;
@@ -145,7 +179,8 @@ ngx_http_taptalent_https(ngx_http_request_t *r,
 
 static ngx_int_t
 ngx_http_taptalent_read_head(ngx_http_request_t *r,
-    ngx_http_taptalent_event_t *ev, ngx_http_taptalent_head_t *head)
+    ngx_http_taptalent_loc_conf_t *tlcf, ngx_http_taptalent_event_t *ev,
+    ngx_http_taptalent_head_t *head)
 {
     ngx_str_t         name;
     ngx_uint_t        i, n;
@@ -180,6 +215,16 @@ ngx_http_taptalent_read_head(ngx_http_request_t *r,
             name.len = h[i].key.len;
             name.data = h[i].lowcase_key;
 
+            if (tlcf->signature
+                && name.len == tlcf->signature->header.len
+                && ngx_memcmp(name.data, tlcf->signature->header.data,
+                              name.len)
+                   == 0)
+            {
+                head->signature = h[i].value;
+                head->signatures++;
+            }
+
             if (ngx_http_taptalent_name_is(&name, "content-type")) {
                 head->content_type = h[i].value;
                 head->content_types++;
@@ -210,6 +255,8 @@ ngx_http_taptalent_read_head(ngx_http_request_t *r,
                 head->timestamps++;
 
             } else if (ngx_http_taptalent_name_is(&name, "x-webhook-key")) {
+                head->key = h[i].value;
+                head->keys++;
                 continue;
             }
 
@@ -307,6 +354,149 @@ ngx_http_taptalent_join_header(ngx_http_request_t *r,
 }
 
 
+/* what the head tells of who has sent it, and when */
+
+static ngx_http_taptalent_verdict_e
+ngx_http_taptalent_sender(ngx_http_request_t *r, ngx_http_taptalent_ctx_t *ctx,
+    ngx_http_taptalent_head_t *head, time_t sent)
+{
+    ngx_http_taptalent_verdict_e    verdict;
+    ngx_http_taptalent_loc_conf_t  *tlcf;
+
+    tlcf = ngx_http_get_module_loc_conf(r, ngx_http_taptalent_webhook_module);
+
+    verdict = ngx_http_taptalent_key(tlcf, ctx, head);
+    verdict = ngx_http_taptalent_enforce(tlcf, ctx, verdict);
+
+    if (verdict != NGX_HTTP_TAPTALENT_NONE) {
+        return verdict;
+    }
+
+    if (!ngx_http_taptalent_recent(sent, tlcf->tolerance)) {
+        verdict = ngx_http_taptalent_enforce(tlcf, ctx,
+                                             NGX_HTTP_TAPTALENT_STALE);
+
+        if (verdict != NGX_HTTP_TAPTALENT_NONE) {
+            return verdict;
+        }
+    }
+
+    verdict = ngx_http_taptalent_signature_head(r, ctx, head);
+
+    return ngx_http_taptalent_enforce(tlcf, ctx, verdict);
+}
+
+
+/* digests have one length, and how far two are the same tells nothing */
+
+static ngx_http_taptalent_verdict_e
+ngx_http_taptalent_key(ngx_http_taptalent_loc_conf_t *tlcf,
+    ngx_http_taptalent_ctx_t *ctx, ngx_http_taptalent_head_t *head)
+{
+    u_char      *key, digest[SHA256_DIGEST_LENGTH];
+    ngx_uint_t   i, same;
+
+    if (tlcf->keys == NULL) {
+        return NGX_HTTP_TAPTALENT_NONE;
+    }
+
+    if (head->keys != 1 || head->key.len == 0) {
+        return NGX_HTTP_TAPTALENT_KEY;
+    }
+
+    if (EVP_Digest(head->key.data, head->key.len, digest, NULL, EVP_sha256(),
+                   NULL)
+        != 1)
+    {
+        ctx->why = ngx_http_taptalent_no_memory;
+        return NGX_HTTP_TAPTALENT_UNAVAILABLE;
+    }
+
+    same = 0;
+    key = tlcf->keys->elts;
+
+    for (i = 0; i < tlcf->keys->nelts; i++) {
+        same |= (CRYPTO_memcmp(key, digest, SHA256_DIGEST_LENGTH) == 0);
+        key += SHA256_DIGEST_LENGTH;
+    }
+
+    if (same) {
+        return NGX_HTTP_TAPTALENT_NONE;
+    }
+
+    ctx->why = "the X-Webhook-Key is not that of this endpoint";
+
+    return NGX_HTTP_TAPTALENT_KEY;
+}
+
+
+static ngx_http_taptalent_verdict_e
+ngx_http_taptalent_signature_head(ngx_http_request_t *r,
+    ngx_http_taptalent_ctx_t *ctx, ngx_http_taptalent_head_t *head)
+{
+    time_t                           sec;
+    ngx_http_taptalent_loc_conf_t   *tlcf;
+    ngx_http_taptalent_signature_t  *sig;
+
+    tlcf = ngx_http_get_module_loc_conf(r, ngx_http_taptalent_webhook_module);
+
+    sig = tlcf->signature;
+
+    if (sig == NULL) {
+        return NGX_HTTP_TAPTALENT_NONE;
+    }
+
+    if (head->signatures != 1) {
+        ctx->why = head->signatures ? "the header of the signature is repeated"
+                                    : "the header of the signature is missing";
+        return NGX_HTTP_TAPTALENT_SIGNATURE;
+    }
+
+    ctx->signature = head->signature;
+
+    if (sig->time
+        && ngx_http_complex_value(r, sig->time, &ctx->signature_time)
+           != NGX_OK)
+    {
+        ctx->why = ngx_http_taptalent_no_memory;
+        return NGX_HTTP_TAPTALENT_UNAVAILABLE;
+    }
+
+    if ((sig->scheme.param.len
+         && ngx_http_taptalent_signature_param(&sig->scheme, &ctx->signature,
+                                               &ctx->signature_time)
+            != NGX_OK)
+        || (sig->tolerance
+            && !ngx_http_taptalent_signature_time(&ctx->signature_time, &sec)))
+    {
+        ctx->why = "the time of the signature is missing or malformed";
+        return NGX_HTTP_TAPTALENT_SIGNATURE;
+    }
+
+    if (sig->tolerance && !ngx_http_taptalent_recent(sec, sig->tolerance)) {
+        ctx->why = "the time of the signature is too far from now";
+        return NGX_HTTP_TAPTALENT_STALE;
+    }
+
+    return NGX_HTTP_TAPTALENT_NONE;
+}
+
+
+static ngx_uint_t
+ngx_http_taptalent_recent(time_t sec, time_t tolerance)
+{
+    time_t  now;
+
+    if (tolerance == 0) {
+        return 1;
+    }
+
+    now = ngx_time();
+
+    return sec >= now - tolerance && sec <= now + tolerance;
+}
+
+
 ngx_http_taptalent_verdict_e
 ngx_http_taptalent_verify_body(ngx_http_request_t *r,
     ngx_http_taptalent_ctx_t *ctx)
@@ -321,8 +511,15 @@ ngx_http_taptalent_verify_body(ngx_http_request_t *r,
     ev->missing_company_id = tlcf->missing_company;
 
     if (ngx_http_taptalent_event_id(ev) != NGX_OK) {
-        ctx->why = "there is no memory for the event now, send it again";
+        ctx->why = ngx_http_taptalent_no_memory;
         return NGX_HTTP_TAPTALENT_UNAVAILABLE;
+    }
+
+    verdict = ngx_http_taptalent_signature_body(r, ctx);
+    verdict = ngx_http_taptalent_enforce(tlcf, ctx, verdict);
+
+    if (verdict != NGX_HTTP_TAPTALENT_NONE) {
+        return verdict;
     }
 
     verdict = ngx_http_taptalent_event_parse(ev, &ctx->why);
@@ -331,7 +528,74 @@ ngx_http_taptalent_verify_body(ngx_http_request_t *r,
         return verdict;
     }
 
-    return ngx_http_taptalent_company(r, ctx);
+    verdict = ngx_http_taptalent_company(r, ctx);
+
+    return ngx_http_taptalent_enforce(tlcf, ctx, verdict);
+}
+
+
+static ngx_http_taptalent_verdict_e
+ngx_http_taptalent_signature_body(ngx_http_request_t *r,
+    ngx_http_taptalent_ctx_t *ctx)
+{
+    u_char                           digest[NGX_HTTP_TAPTALENT_MAX_DIGEST];
+    ngx_int_t                        rc;
+    ngx_str_t                       *key, text;
+    ngx_uint_t                       i;
+    ngx_http_taptalent_loc_conf_t   *tlcf;
+    ngx_http_taptalent_signature_t  *sig;
+
+    tlcf = ngx_http_get_module_loc_conf(r, ngx_http_taptalent_webhook_module);
+
+    sig = tlcf->signature;
+
+    /* where it is missing the head has been refused, or reported */
+
+    if (sig == NULL || ctx->signature.data == NULL) {
+        return NGX_HTTP_TAPTALENT_NONE;
+    }
+
+    text = ctx->event.body;
+
+    if (sig->text && ngx_http_complex_value(r, sig->text, &text) != NGX_OK) {
+        ctx->why = ngx_http_taptalent_no_memory;
+        return NGX_HTTP_TAPTALENT_UNAVAILABLE;
+    }
+
+    rc = NGX_DECLINED;
+    key = sig->keys.elts;
+
+    for (i = 0; i < sig->keys.nelts; i++) {
+
+        if (ngx_http_taptalent_signature_digest(&sig->scheme, &key[i], &text,
+                                                digest)
+            != NGX_OK)
+        {
+            ctx->why = ngx_http_taptalent_no_memory;
+            return NGX_HTTP_TAPTALENT_UNAVAILABLE;
+        }
+
+        rc = ngx_http_taptalent_signature_compare(&sig->scheme,
+                                                  &ctx->signature, digest);
+        if (rc != NGX_ERROR) {
+            break;
+        }
+    }
+
+    /* a copy of the body is not kept until the commit */
+
+    if (sig->text) {
+        (void) ngx_pfree(r->pool, text.data);
+    }
+
+    if (rc == NGX_OK) {
+        return NGX_HTTP_TAPTALENT_NONE;
+    }
+
+    ctx->why = (rc == NGX_ERROR) ? "the signature is not that of the event"
+                                 : "the header holds no such signature";
+
+    return NGX_HTTP_TAPTALENT_SIGNATURE;
 }
 
 
@@ -360,7 +624,7 @@ ngx_http_taptalent_company(ngx_http_request_t *r,
     for (i = 0; i < tlcf->companies->nelts; i++) {
 
         if (ngx_http_complex_value(r, &cv[i], &value) != NGX_OK) {
-            ctx->why = "there is no memory for the event now, send it again";
+            ctx->why = ngx_http_taptalent_no_memory;
             return NGX_HTTP_TAPTALENT_UNAVAILABLE;
         }
 
@@ -372,4 +636,54 @@ ngx_http_taptalent_company(ngx_http_request_t *r,
     }
 
     return NGX_HTTP_TAPTALENT_COMPANY_ID;
+}
+
+
+ngx_uint_t
+ngx_http_taptalent_enforceable(ngx_http_taptalent_verdict_e verdict)
+{
+    return verdict == NGX_HTTP_TAPTALENT_KEY
+           || verdict == NGX_HTTP_TAPTALENT_SIGNATURE
+           || verdict == NGX_HTTP_TAPTALENT_STALE
+           || verdict == NGX_HTTP_TAPTALENT_COMPANY_ID;
+}
+
+
+/*
+ * What is only reported is no verdict, nor is, until the event is known to be
+ * one, what is refused into quarantine.  The first is what is, or would be.
+ */
+
+static ngx_http_taptalent_verdict_e
+ngx_http_taptalent_enforce(ngx_http_taptalent_loc_conf_t *tlcf,
+    ngx_http_taptalent_ctx_t *ctx, ngx_http_taptalent_verdict_e verdict)
+{
+    if (!ngx_http_taptalent_enforceable(verdict)) {
+        return verdict;
+    }
+
+    if (tlcf->enforce) {
+
+        if (tlcf->quarantine == NULL || tlcf->mode != NGX_HTTP_TAPTALENT_ON) {
+            return verdict;
+        }
+
+        if (ctx->refused == NGX_HTTP_TAPTALENT_NONE) {
+            ctx->refused = verdict;
+            ctx->refused_why = ctx->why;
+        }
+
+        ctx->why = NULL;
+
+        return NGX_HTTP_TAPTALENT_NONE;
+    }
+
+    if (ctx->unenforced == NGX_HTTP_TAPTALENT_NONE) {
+        ctx->unenforced = verdict;
+        ctx->unenforced_why = ctx->why;
+    }
+
+    ctx->why = NULL;
+
+    return NGX_HTTP_TAPTALENT_NONE;
 }

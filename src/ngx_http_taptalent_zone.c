@@ -7,6 +7,7 @@
 #include <ngx_config.h>
 #include <ngx_core.h>
 #include "ngx_http_taptalent_zone.h"
+#include "ngx_http_taptalent_dedup.h"
 
 
 /*
@@ -121,6 +122,7 @@ ngx_http_taptalent_zone_init(ngx_http_taptalent_zone_t *zone,
     sh->since = ngx_time();
 
     ngx_queue_init(&sh->spools);
+    ngx_http_taptalent_dedup_init(sh);
 
     zone->sh = sh;
     zone->shpool->data = sh;
@@ -132,7 +134,7 @@ ngx_http_taptalent_zone_init(ngx_http_taptalent_zone_t *zone,
 
 ngx_http_taptalent_zone_spool_t *
 ngx_http_taptalent_zone_spool(ngx_http_taptalent_zone_t *zone,
-    ngx_str_t *name, ngx_uint_t memory)
+    ngx_str_t *name, ngx_uint_t kind)
 {
     ngx_queue_t                       *q;
     ngx_http_taptalent_zone_spool_t   *s, **sp;
@@ -150,7 +152,7 @@ ngx_http_taptalent_zone_spool(ngx_http_taptalent_zone_t *zone,
     {
         s = ngx_queue_data(q, ngx_http_taptalent_zone_spool_t, queue);
 
-        if (s->memory == memory
+        if (s->kind == kind
             && s->name.len == name->len
             && ngx_memcmp(s->name.data, name->data, name->len) == 0)
         {
@@ -158,14 +160,14 @@ ngx_http_taptalent_zone_spool(ngx_http_taptalent_zone_t *zone,
         }
     }
 
-    s = ngx_slab_calloc_locked(zone->shpool,
-                               sizeof(ngx_http_taptalent_zone_spool_t)
-                               + name->len);
+    s = ngx_http_taptalent_dedup_alloc(zone,
+                                       sizeof(ngx_http_taptalent_zone_spool_t)
+                                       + name->len);
     if (s == NULL) {
         goto done;
     }
 
-    s->memory = memory;
+    s->kind = kind;
     s->name.len = name->len;
     s->name.data = (u_char *) s + sizeof(ngx_http_taptalent_zone_spool_t);
     ngx_memcpy(s->name.data, name->data, name->len);
@@ -220,7 +222,7 @@ ngx_http_taptalent_zone_verdict(ngx_http_taptalent_zone_t *zone,
 
     n = ngx_atomic_fetch_add(&sh->ntaken, 1) % NGX_HTTP_TAPTALENT_TAKEN;
 
-    ngx_http_taptalent_zone_note(&sh->taken[n], verdict, status, ev, NULL);
+    ngx_http_taptalent_zone_note(&sh->taken[n], verdict, status, ev, why);
 
     if (verdict != NGX_HTTP_TAPTALENT_ACCEPTED) {
         return;
@@ -493,7 +495,8 @@ ngx_http_taptalent_zone_told(ngx_http_taptalent_zone_spool_t *s,
 
         (*workers)++;
 
-        value = s->memory ? value + w->value : ngx_max(value, w->value);
+        value = (s->kind == NGX_HTTP_TAPTALENT_MEMORY)
+                ? value + w->value : ngx_max(value, w->value);
     }
 
     return value;
@@ -529,9 +532,9 @@ ngx_http_taptalent_zone_dest(ngx_http_taptalent_zone_t *zone,
     dest = NULL;
 
     if (s->ndests < NGX_HTTP_TAPTALENT_ZONE_DESTS) {
-        dest = ngx_slab_calloc_locked(zone->shpool,
-                                      sizeof(ngx_http_taptalent_zone_dest_t)
-                                      + name->len);
+        dest = ngx_http_taptalent_dedup_alloc(zone,
+                                        sizeof(ngx_http_taptalent_zone_dest_t)
+                                        + name->len);
     }
 
     if (dest == NULL) {
@@ -666,9 +669,12 @@ ngx_http_taptalent_zone_waiting(ngx_http_taptalent_zone_t *zone)
     waiting = 0;
 
     for (i = 0; i < zone->spools.nelts; i++) {
-        waiting += sp[i]->memory
-                   ? ngx_http_taptalent_zone_told(sp[i], &workers)
-                   : sp[i]->waiting;
+        if (sp[i]->kind == NGX_HTTP_TAPTALENT_MEMORY) {
+            waiting += ngx_http_taptalent_zone_told(sp[i], &workers);
+
+        } else if (sp[i]->kind == NGX_HTTP_TAPTALENT_SPOOL) {
+            waiting += sp[i]->waiting;
+        }
     }
 
     ngx_http_taptalent_zone_step(zone)->waiting = waiting + 1;

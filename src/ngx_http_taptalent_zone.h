@@ -109,7 +109,12 @@ typedef struct {
 } ngx_http_taptalent_zone_dest_t;
 
 
-/* of a spool, or of what is forwarded from memory */
+/* what a part is of */
+
+#define NGX_HTTP_TAPTALENT_SPOOL         0
+#define NGX_HTTP_TAPTALENT_MEMORY        1        /* forwarded without one */
+#define NGX_HTTP_TAPTALENT_QUARANTINE    2
+
 
 typedef struct {
     ngx_queue_t                   queue;
@@ -144,7 +149,8 @@ typedef struct {
     ngx_atomic_t                  low;
 
     ngx_atomic_t                  min_free;       /* as it is configured */
-    ngx_uint_t                    memory;
+    ngx_atomic_t                  max_size;       /* of a quarantine */
+    ngx_uint_t                    kind;
     ngx_str_t                     name;
 } ngx_http_taptalent_zone_spool_t;
 
@@ -187,6 +193,7 @@ typedef struct {
     time_t                        since;
 
     ngx_atomic_t                  verdicts[NGX_HTTP_TAPTALENT_VERDICTS];
+    ngx_atomic_t                  unenforced[NGX_HTTP_TAPTALENT_VERDICTS];
     ngx_atomic_t                  bytes;
 
     ngx_atomic_t                  ntypes;
@@ -200,6 +207,10 @@ typedef struct {
 
     ngx_http_taptalent_history_t  history[NGX_HTTP_TAPTALENT_HISTORY];
 
+    ngx_rbtree_t                  ids;            /* of what is committed */
+    ngx_rbtree_node_t             sentinel;
+    ngx_queue_t                   added;          /* the same, by their age */
+
     ngx_queue_t                   spools;
 } ngx_http_taptalent_zone_shared_t;
 
@@ -208,6 +219,7 @@ typedef struct {
     ngx_http_taptalent_zone_shared_t  *sh;
     ngx_slab_pool_t                   *shpool;
     ngx_array_t                        spools;    /* configured, pointers */
+    ngx_msec_t                         window;    /* the longest for an id */
     ngx_uint_t                         type;      /* of the last event */
     void                              *conf;      /* the caller's */
 } ngx_http_taptalent_zone_t;
@@ -221,14 +233,17 @@ ngx_int_t ngx_http_taptalent_zone_init(ngx_http_taptalent_zone_t *zone,
     ngx_http_taptalent_zone_t *old, ngx_shm_zone_t *shm_zone);
 
 /*
- * The part of a spool, by its path, or, with "memory", of what is forwarded
+ * The part of a spool or a quarantine, by its path, or of what is forwarded
  * from memory, by its uri; made if there is none.  For the init handler; adds
  * it to zone->spools, which is the caller's array.
  */
 ngx_http_taptalent_zone_spool_t *ngx_http_taptalent_zone_spool(
-    ngx_http_taptalent_zone_t *zone, ngx_str_t *name, ngx_uint_t memory);
+    ngx_http_taptalent_zone_t *zone, ngx_str_t *name, ngx_uint_t kind);
 
-/* an answer was decided on; "status" is its HTTP status, "why" may be NULL */
+/*
+ * An answer was decided on; "status" is its HTTP status.  "why" is the reason
+ * of a refusal, or of what would have been one, or NULL.
+ */
 void ngx_http_taptalent_zone_verdict(ngx_http_taptalent_zone_t *zone,
     ngx_http_taptalent_verdict_e verdict, ngx_uint_t status,
     ngx_http_taptalent_event_t *ev, const char *why);

@@ -135,7 +135,7 @@ bad('nothing', qr/taptalent_webhook_(company_id|spool)/, on());
 # the same things in main, and for each directive: twice, no value
 
 for my $name (qw(company_id https events spool spool_access ack_timeout
-                 response))
+                 response key signature tolerance enforce))
 {
     bad("$name: no value",
         qr/invalid number of arguments in "taptalent_webhook_$name"/,
@@ -150,7 +150,11 @@ bad("$_: twice", qr/duplicate/, on($company, $spool, "$_ $_"))
         'taptalent_webhook_https on;', 'taptalent_webhook_response full;',
         'taptalent_webhook_events a.*;', 'taptalent_webhook_ack_timeout 1s;',
         'taptalent_webhook_spool_access user:rw;',
-        'taptalent_webhook_spool %%SPOOL%%;';
+        'taptalent_webhook_spool %%SPOOL%%;',
+        'taptalent_webhook_key s3cr3t;', 'taptalent_webhook_key off;',
+        'taptalent_webhook_tolerance 5m;', 'taptalent_webhook_tolerance off;',
+        'taptalent_webhook_signature preset=github key=s3cr3t;',
+        'taptalent_webhook_enforce on;';
 
 
 # taptalent_webhook_company_id
@@ -316,6 +320,229 @@ bad("response $_", qr/"\Q$_\E"/,
 
 bad('a directive misspelt', qr/unknown directive "taptalent_webhook_spol"/,
     on($company, 'taptalent_webhook_spol %%SPOOL%%;'));
+
+
+# Secrets: whatever is wrong, no message shows any of one.
+
+$t->write_file('good.key', "s3cr3t\n");
+$t->write_file('same.key', "s3cr3t");
+$t->write_file('empty.key', '');
+$t->write_file('newline.key', "\n");
+$t->write_file('crlf.key', "\r\n");
+$t->write_file('lines.key', "s3cr3t\ns3cr3t-2\n");
+$t->write_file('nul.key', "s3cr3t\0s3cr3t\n");
+$t->write_file('space.key', "s3cr3t \n");
+$t->write_file('large.key', 's3cr3t' x 683);
+$t->write_file('largest.key', 'x' x 4095 . "\n");
+$t->write_file('binary.key', join '', map { chr } 0 .. 255);
+$t->write_file('base64.key', "czNjcjN0\n");
+symlink $t->path('good.key'), $t->path('link.key');
+mkdir $t->path('directory.key');
+system('mkfifo', $t->path('fifo.key'));
+
+sub told {
+    my ($name) = @_;
+    my ($status, $output) = $t->config_test();
+    unlike($output, qr/s3cr3t|czNjcjN0|733363723374/i, "$name: not the secret");
+}
+
+sub bad_secret {
+    my ($name, $expected, @directives) = @_;
+    bad($name, $expected, on($company, $spool, @directives));
+    told($name);
+}
+
+
+# taptalent_webhook_key
+
+good("key $_", on($company, $spool, "taptalent_webhook_key $_;"))
+    for 's3cr3t', 's3cr3t other', '"two words"', 'off', 'off off2', 'file',
+        'file:%%PREFIX%%/good.key', 'file:good.key', 'file:good.key other',
+        'file:link.key', 'file:largest.key', "'a\"b\\c'", 'key=x', 'file.key';
+
+good('key here and there', http => "taptalent_webhook_key s3cr3t; $company",
+     server => "taptalent_webhook_key off; $spool",
+     location => 'taptalent_webhook on; taptalent_webhook_key other;');
+
+for ('s3cr3t s3cr3t', 's3cr3t other file:same.key',
+     'file:good.key file:same.key')
+{
+    warned("key $_", qr/keys \d and \d of "taptalent_webhook_key" are the same/,
+           on($company, $spool, "taptalent_webhook_key $_;"));
+    told("key $_");
+}
+
+bad_secret("key $_->[0]", $_->[1], "taptalent_webhook_key $_->[0];")
+    for ['""', qr/no key, write the key itself, or "file:"/],
+        ['s3cr3t ""', qr/no key, write the key itself, or "file:"/],
+        ['on', qr/no key, write the key itself/],
+        ['$http_s3cr3t', qr/may not hold variables.* into a file/],
+        ['s3cr3t$', qr/may not hold variables.* into a file/],
+        ['"s3cr3t\nx"', qr/key 1 .*line break.* write one key on one line/],
+        ['other " s3cr3t"', qr/key 2 .*space at an end/],
+        ['"s3cr3t "', qr/space at an end/],
+        ['file:', qr/no path after "file:", write that of a file/],
+        ['file:none.key', qr/none\.key" failed, write the path.*No such file/],
+        ['file:good.key/x', qr{good\.key/x" failed.*Not a directory}],
+        ['file:directory.key', qr/directory\.key" is not a regular file, write/],
+        ['file:fifo.key', qr/fifo\.key" is not a regular file, write/],
+        ['file:/dev/null', qr{/dev/null" is not a regular file, write}],
+        ['file:empty.key', qr/empty\.key" is empty, write/],
+        ['file:newline.key', qr/newline\.key" is empty, write/],
+        ['file:crlf.key', qr/crlf\.key" is empty, write/],
+        ['file:large.key', qr/large\.key" is larger than 4096 bytes, write/],
+        ['file:lines.key', qr/key 1 .*line break.* one key on one line/],
+        ['file:nul.key', qr/key 1 .*control character/],
+        ['file:space.key', qr/key 1 .*space at an end/];
+
+bad('key twice', qr/"taptalent_webhook_key" directive is duplicate/,
+    on($company, $spool, 'taptalent_webhook_key s3cr3t;' x 2));
+told('key twice');
+
+SKIP: {
+    skip 'root is needed', 3 if $> != 0;
+
+    # the file of somebody else, for whom nginx -t is not root
+
+    my ($status, $output) = config(on($company,
+        'taptalent_webhook_forward /f;', 'taptalent_webhook_key file:good.key;'));
+    is($status, 0, 'a file of 0600, as root') or diag($output);
+
+    chmod 0600, $t->path('good.key');
+    my $user = $t->worker_user();
+    my $binary = $t->binary();
+    my $prefix = $t->prefix();
+
+    my $as = "setpriv --reuid=$user --clear-groups";
+
+    skip 'nor may nginx be read', 2
+        if system("$as test -r " . ($t->module() || $binary)) != 0;
+
+    $output = qx{$as $binary -t -e stderr -p $prefix/ \\
+                 -c $prefix/nginx.conf 2>&1};
+    like($output, qr/\[emerg\].*good\.key" failed, write .*Permission denied/,
+         'a file that may not be read');
+    unlike($output, qr/s3cr3t/, 'a file that may not be read: not the secret');
+}
+
+
+# taptalent_webhook_signature
+
+good("signature $_", on($company, $spool, "taptalent_webhook_signature $_;"))
+    for 'off', (map { "preset=$_ key=s3cr3t" } qw(github stripe shopify slack)),
+        'preset=standard-webhooks key=whsec_czNjcjN0',
+        'preset=standard-webhooks key=czNjcjN0 key_format=base64',
+        'key=s3cr3t key=other preset=github', 'key=file:good.key preset=github',
+        'header=X-Sign key=s3cr3t', 'header=x_sign key=file:binary.key',
+        'header=X key=file:base64.key key_format=base64',
+        'header=X key=733363723374 key_format=hex algorithm=sha512',
+        'header=X key=s3cr3t prefix= encoding=base64 algorithm=sha1',
+        'header=X key=s3cr3t "signed=$host $taptalent_body"',
+        'header=X key=s3cr3t signed=${taptalent_body}',
+        'header=X key=s3cr3t separator=comma timestamp=param:t '
+            . '"signed=$taptalent_signature_timestamp$taptalent_body"',
+        'header=X key=s3cr3t timestamp=$http_x_time tolerance=1h '
+            . 'signed=$http_x_time.$taptalent_body',
+        'header=X key=s3cr3t timestamp=$http_x_time tolerance=off',
+        'preset=stripe key=s3cr3t tolerance=off',
+        'preset=stripe key=s3cr3t tolerance=10m header=X prefix=v2=',
+        'preset=slack key=s3cr3t separator=space';
+
+for ('key=s3cr3t key=s3cr3t', 'key=s3cr3t key=other key=file:same.key') {
+    warned("signature $_", qr/keys 1 and \d of the signature are the same/,
+           on($company, $spool, "taptalent_webhook_signature preset=github $_;"));
+    told("signature $_");
+}
+
+bad_secret("signature $_->[0]", $_->[1], "taptalent_webhook_signature $_->[0];")
+    for ['preset=github', qr/needs a key, write "key="/],
+        ['on', qr/parameter 1 is not known, write it as "name=value"/],
+        ['off key=s3cr3t', qr/parameter 1 is not known/],
+        ['preset=github s3cr3t', qr/parameter 2 is not known.*key/],
+        ['preset=github kye=s3cr3t', qr/parameter 2 is not known.*key/],
+        ['preset=github KEY=s3cr3t', qr/parameter 2 is not known/],
+        ['preset=github czNjcjN0==', qr/parameter 2 is not known/],
+        ['preset=gitlab key=s3cr3t', qr/"preset=gitlab", write one of .*github/],
+        ['preset= key=s3cr3t', qr/"preset=", write one of/],
+        ['preset=github preset=github key=s3cr3t', qr/"preset=github", write/],
+        ['preset=github key=', qr/no key, write the key itself/],
+        ['preset=github key=file:', qr/no path after "file:"/],
+        ['preset=github key=file:none.key', qr/none\.key" failed, write/],
+        ['preset=github key=file:empty.key', qr/empty\.key" is empty/],
+        ['preset=github key=s3cr3t$', qr/may not hold variables/],
+        ['preset=standard-webhooks key=s3cr3t',
+         qr/key 1 .* not of the format "whsec", write/],
+        ['preset=standard-webhooks key=czNjcjN0',
+         qr/key 1 .* not of the format "whsec", write/],
+        ['preset=standard-webhooks key=whsec_',
+         qr/key 1 .* not of the format "whsec"/],
+        ['preset=standard-webhooks key=whsec_czNjcjN0 key=whsec_s3cr3',
+         qr/key 2 .* not of the format "whsec"/],
+        ['header=X key=s3cr3t key_format=hex', qr/not of the format "hex"/],
+        ['header=X key=73336372337 key_format=hex', qr/the format "hex"/],
+        ['header=X key=s3cr3t! key_format=base64', qr/the format "base64"/],
+        ['header=X key=file:good.key key_format=hex', qr/the format "hex"/],
+        ['preset=github key=s3cr3t key_format=ascii',
+         qr/"key_format=ascii", write "key_format=raw"/],
+        ['key=s3cr3t', qr/header "" of a signature, write "header="/],
+        ['key=s3cr3t header=', qr/"header=", write "header=" and the name/],
+        ['key=s3cr3t "header=X Y"', qr/header "X Y" of a signature, write/],
+        ['key=s3cr3t header=X:', qr/header "X:" of a signature, write/],
+        ['key=s3cr3t header=$x', qr/header "\$x" of a signature, write/],
+        ['preset=github key=s3cr3t separator=semicolon',
+         qr/"separator=semicolon", write "separator=none"/],
+        ['preset=github key=s3cr3t separator=', qr/"separator=", write/],
+        ['preset=github key=s3cr3t encoding=base32',
+         qr/"encoding=base32", write "encoding=hex"/],
+        ['preset=github key=s3cr3t algorithm=md5',
+         qr/"algorithm=md5", write "algorithm=sha256"/],
+        ['preset=github key=s3cr3t encoding=hex encoding=hex',
+         qr/"encoding=" is there twice/],
+        ['preset=stripe key=s3cr3t prefix=v1,', qr/"v1,".* holds the separator/],
+        ['preset=github key=s3cr3t signed=', qr/"signed=", write/],
+        ['preset=github key=s3cr3t signed=x', qr/"signed=x" is without the body/],
+        ['preset=github key=s3cr3t signed=$request_body',
+         qr/without the body.* write "\$taptalent_body"/],
+        ['preset=github key=s3cr3t "signed=$no_such $taptalent_body"',
+         qr/unknown "no_such" variable/],
+        ['preset=github key=s3cr3t timestamp=', qr/"timestamp=", write/],
+        ['preset=github key=s3cr3t timestamp=t', qr/"timestamp=t", write/],
+        ['preset=stripe key=s3cr3t timestamp=param:',
+         qr/"timestamp=param:", write/],
+        ['preset=github key=s3cr3t timestamp=param:t',
+         qr/"timestamp=param:t", write.* "separator="/],
+        ['preset=github key=s3cr3t timestamp=$no_such tolerance=off',
+         qr/unknown "no_such" variable/],
+        ['preset=github key=s3cr3t timestamp=$http_x',
+         qr/time of the signature is not in what is signed.*"tolerance=off"/],
+        ['preset=github key=s3cr3t tolerance=5m', qr/no time, write "timestamp="/],
+        ['preset=github key=s3cr3t '
+         . 'signed=$taptalent_signature_timestamp.$taptalent_body',
+         qr/no time, write "timestamp="/],
+        ['preset=slack key=s3cr3t tolerance=0', qr/"tolerance=0", write/],
+        ['preset=slack key=s3cr3t tolerance=', qr/"tolerance=", write/],
+        ['preset=slack key=s3cr3t tolerance=soon', qr/"tolerance=soon", write/];
+
+
+# taptalent_webhook_tolerance, taptalent_webhook_enforce
+
+good("tolerance $_",
+     on($company, $spool, "taptalent_webhook_tolerance $_;"))
+    for 'off', '1s', '5m', '"1d 2h"', 300;
+
+bad("tolerance $_", qr/"\Q$_\E", write "off" or .* such as "5m"/,
+    on($company, $spool, "taptalent_webhook_tolerance $_;"))
+    for 'on', '0', '0s', '500ms', '-1m', 'soon';
+
+good('enforce on', on($company, $spool, 'taptalent_webhook_enforce on;'));
+good('enforce off, and nothing to take',
+     http => "$company $spool taptalent_webhook_enforce off;");
+good('enforce off for a receiver',
+     at_location('taptalent_webhook receiver; taptalent_webhook_enforce off;'));
+warned('enforce off', qr/"taptalent_webhook_enforce off", events of anybody/,
+       on($company, $spool, 'taptalent_webhook_enforce off;'));
+bad('enforce log', qr/"log".*"on" or "off"/,
+    on($company, $spool, 'taptalent_webhook_enforce log;'));
 
 
 # A spool that is there: nginx -t neither opens, locks, recovers nor deletes.

@@ -18,8 +18,9 @@ use Test::Edge;
 my $t = Test::Edge->new(workers => 2);
 my $top = $t->top();
 
-my @documents = qw(README.md docs/directives.md docs/forwarding.md
-                   docs/spool.md docs/security.md docs/guarantees.md);
+my @documents = qw(README.md docs/directives.md docs/verification.md
+                   docs/forwarding.md docs/spool.md docs/security.md
+                   docs/guarantees.md);
 my %text = map { $_ => $t->read_file("$top/$_") } @documents;
 
 my $root = defined $t->worker_user();
@@ -118,12 +119,16 @@ sub directives {
                          ^[A-Z]/mx, "$name: form")
             or next;
 
-        $documented{$name} = $2;
+        my ($default, $where) = ($1, $2);
 
-        next if $1 eq '-';
+        $documented{$name} = $where;
 
-        (my $default = $1) =~ tr/`//d;
-        config_ok("location / { $default }", "$name: default");
+        next if $default eq '-';
+
+        $default =~ tr/`//d;
+        config_ok($where eq 'http' ? "events {\n}\n\nhttp {\n$default\n}\n"
+                                   : "location / { $default }",
+                  "$name: default");
     }
 
     is_deeply(\%documented, \%source, 'directives and their contexts');
@@ -164,6 +169,7 @@ sub verdicts {
     my %number = (
         NGX_HTTP_OK => 200,
         NGX_HTTP_BAD_REQUEST => 400,
+        NGX_HTTP_UNAUTHORIZED => 401,
         NGX_HTTP_FORBIDDEN => 403,
         NGX_HTTP_NOT_ALLOWED => 405,
         NGX_HTTP_REQUEST_ENTITY_TOO_LARGE => 413,
@@ -203,7 +209,7 @@ sub configurations {
     for my $document (@documents) {
         my $n = 0;
 
-        for my $block ($text{$document} =~ /^```nginx\n(.*?)^```$/msg) {
+        for my $block ($text{$document} =~ /^ *```nginx\n(.*?)^ *```$/msg) {
             config_ok($block, "$document: configuration " . ++$n);
         }
 
@@ -223,7 +229,8 @@ sub configuration {
     $block =~ s{/var/spool/taptalent}{%%SPOOL%%}g;
     $block =~ s{/var/log/nginx/}{%%PREFIX%%/}g;
     $block =~ s{\blisten(\s+)443 ssl\b}{listen$1 127.0.0.1:%%PORT_1%% ssl}g;
-    $block =~ s{\blisten(\s+)8080;}{listen$1 127.0.0.1:%%PORT_0%%;}g;
+    $block =~ s{\blisten(\s+)8080\b}{listen$1 127.0.0.1:%%PORT_0%%}g;
+    $block =~ s{/etc/nginx/([\w-]+\.(?:key|map))\b}{%%PREFIX%%/$1}g;
     $block =~ s{127\.0\.0\.1:3000}{127.0.0.1:%%PORT_2%%}g;
 
     if ($block !~ /^http \{/m) {
@@ -242,6 +249,10 @@ sub configuration {
     $t->tls();
     $t->write_file('fastcgi_params',
                    'fastcgi_param REQUEST_METHOD $request_method;');
+    $t->write_file('taptalent.key', "the key of the dashboard\n");
+    $t->write_file('taptalent-next.key', "the next key\n");
+    $t->write_file('taptalent-signing.key', "whsec_c2lnbmluZw==\n");
+    $t->write_file('companies.map', "company-uuid company-uuid;\n");
 
     return "%%GLOBALS%%\n\n$block";
 }
@@ -261,6 +272,11 @@ sub config_ok {
 
     if ($block =~ /_forward / && $block !~ /_spool /) {
         like($output, qr/\[warn\].* has no spool/, "$name: a warning");
+        return;
+    }
+
+    if ($block =~ /_enforce +off/ && $block =~ /_webhook +on/) {
+        like($output, qr/\[warn\].* events of anybody/, "$name: a warning");
         return;
     }
 
@@ -450,12 +466,15 @@ sub security {
     $t->conf(configuration($block));
     $t->run();
 
-    my @host = (host => 'hooks.example.com');
+    my %key = ('X-Webhook-Key' => 'the key of the dashboard');
+    my @host = (host => 'hooks.example.com', headers => \%key);
     my @to = (tls => 1, ssl => { SSL_hostname => 'hooks.example.com' }, @host);
     my $what = 'docs/security.md';
 
     is($t->post($path, event(), @to)->{status}, 200, "$what: an event");
     is(scalar($t->spool_files()), 1, "$what: is stored");
+    is($t->post($path, event(), @to, headers => {})->{status}, 401,
+       "$what: without the key");
     is($t->post('/webhooks/taptalent', event(), @to)->{status}, 404,
        "$what: another path");
     is($t->post('/application', event(), @to)->{status}, 404,

@@ -8,6 +8,7 @@ use warnings;
 use FindBin;
 use lib "$FindBin::Bin/lib";
 
+use Digest::SHA qw(hmac_sha256_hex);
 use Test::More;
 use Test::Edge;
 
@@ -50,6 +51,13 @@ http {
         location /full {
             taptalent_webhook on;
             taptalent_webhook_response full;
+        }
+
+        location /key {
+            taptalent_webhook on;
+            taptalent_webhook_key secret-key;
+            taptalent_webhook_signature preset=stripe key=signing-key;
+            client_body_buffer_size 128;
         }
     }
 }
@@ -148,6 +156,38 @@ like($text, qr/^\{"received":false,"error":"too_large"/, 'too large: JSON');
 ($status, $text) = request('/full', event());
 is($text, '{"received":true,"message":"Webhook received successfully",'
           . '"payload":' . event() . '}', 'full answer');
+
+# who sends it, and when
+
+my $now = time();
+my $event = event(more => join ',', 1 .. 1000);
+
+my %proof = (
+    'X-Webhook-Key' => 'secret-key',
+    'Stripe-Signature' => "t=$now,v1="
+                          . hmac_sha256_hex("$now.$event", 'signing-key'),
+);
+
+($status, $text) = request('/key', $event, headers => \%proof);
+is($status, 200, 'key and signature') or diag($text);
+
+for (['key', 'X-Webhook-Key' => undef], ['key', 'X-Webhook-Key' => 'x'],
+     ['key', 'X-Webhook-Key' => ['secret-key', 'secret-key']],
+     ['signature', 'Stripe-Signature' => undef],
+     ['signature', 'Stripe-Signature' => "t=$now,v1=" . '0' x 64],
+     ['stale', 'Stripe-Signature' => 't=1,v1=' . '0' x 64])
+{
+    my ($verdict, $name, $value) = @$_;
+
+    ($status, $text) = request('/key', $event,
+                               headers => { %proof, $name => $value });
+    like($text, qr/^\{"received":false,"error":"$verdict"/,
+         "$name: " . ($value // 'missing'));
+}
+
+($status, $text) = request('/key', "$event ", headers => \%proof);
+like($text, qr/"error":"signature"/, 'an altered body');
+
 
 # Many streams at once
 

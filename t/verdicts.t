@@ -9,6 +9,8 @@ use warnings;
 use FindBin;
 use lib "$FindBin::Bin/lib";
 
+use Digest::SHA qw(hmac_sha256_hex);
+use POSIX qw(strftime);
 use Test::More;
 use Test::Edge;
 
@@ -44,6 +46,15 @@ http {
             taptalent_webhook_events resume.*;
         }
 
+        location /proven {
+            taptalent_webhook on;
+            taptalent_webhook_https off;
+            taptalent_webhook_events resume.*;
+            taptalent_webhook_key secret-key;
+            taptalent_webhook_tolerance 5m;
+            taptalent_webhook_signature preset=github key=signing-key;
+        }
+
         # no disk has this much
 
         location /full {
@@ -63,6 +74,8 @@ my %status = (
     method => 405,              https_required => 403,
     content_type => 415,        content_encoding => 415,
     event_header => 400,        timestamp_header => 400,
+    key => 401,                 signature => 401,
+    stale => 422,
     too_large => 413,           json => 400,
     payload => 422,             event_mismatch => 422,
     company_id => 403,          unavailable => 503,
@@ -109,7 +122,8 @@ sub verdict {
         is(($t->access_log())[-1], "$status{$verdict} $verdict $method $path",
            'access log');
 
-        my $level = $verdict eq 'company_id' ? 'warn' : 'info';
+        my $level = $verdict =~ /^(?:company_id|key|signature)$/ ? 'warn'
+                                                                 : 'info';
         my @refusals = $t->grep_log(qr/webhook refused/);
 
         if ($answer{$verdict}) {
@@ -291,6 +305,43 @@ delete $faults{headers}{'X-Webhook-Event'};
 verdict('company_id', 'order: company_id', '/off', $bad, %faults);
 $bad = event();
 verdict('accepted', 'order: accepted', '/off', $bad, %faults);
+
+# The same where the sender has to prove itself.
+
+sub now { return strftime('%Y-%m-%dT%H:%M:%SZ', gmtime(time() + $_[0])) }
+
+sub sign {
+    my ($body) = @_;
+    $faults{headers}{'X-Hub-Signature-256'} =
+        'sha256=' . hmac_sha256_hex($body, 'signing-key');
+}
+
+$bad = '[x';
+%faults = (headers => { 'X-Webhook-Event' => 'other',
+                        'X-Webhook-Timestamp' => 'now' });
+
+verdict('timestamp_header', 'proof: form', '/proven', $bad, %faults);
+$faults{headers}{'X-Webhook-Timestamp'} = now(-3600);
+verdict('key', 'proof: key', '/proven', $bad, %faults);
+$faults{headers}{'X-Webhook-Key'} = 'secret-key';
+verdict('stale', 'proof: stale', '/proven', $bad, %faults);
+$faults{headers}{'X-Webhook-Timestamp'} = now(0);
+verdict('signature', 'proof: no signature', '/proven', $bad, %faults);
+sign("$bad ");
+verdict('ignored', 'proof: ignored', '/proven', $bad, %faults);
+$faults{headers}{'X-Webhook-Event'} = 'resume.other';
+verdict('too_large', 'proof: too large', '/proven', $bad x 40000, %faults);
+verdict('signature', 'proof: another signature', '/proven', $bad, %faults);
+sign($bad);
+verdict('json', 'proof: json', '/proven', $bad, %faults);
+$bad = event(companyId => 'acme');
+sign($bad);
+verdict('event_mismatch', 'proof: event_mismatch', '/proven', $bad, %faults);
+delete $faults{headers}{'X-Webhook-Event'};
+verdict('company_id', 'proof: company_id', '/proven', $bad, %faults);
+$bad = event();
+sign($bad);
+verdict('accepted', 'proof: accepted', '/proven', $bad, %faults);
 
 
 # What a refusal must not tell.

@@ -751,6 +751,7 @@ sub chunked {
 #       closed, error, time }
 # status is 0 if no answer came, and error then says why. `interim` counts 1xx.
 #     tls => 1, port => n    where to; default port 0, with tls port 1
+#     from => '127.0.0.2'    the address of the client
 #     raw => bytes           sent instead of message()
 #     split => n | [n...]    sent in writes of so many bytes
 #     timeout => 40
@@ -948,6 +949,7 @@ sub new {
 
     my $socket = IO::Socket::INET->new(
         PeerAddr => '127.0.0.1', PeerPort => $opts{port}, Proto => 'tcp',
+        $opts{from} ? (LocalAddr => $opts{from}) : (),
         Timeout => $opts{timeout} // 40,
     ) or die "connect to port $opts{port}: $!\n";
 

@@ -1,0 +1,419 @@
+#!/usr/bin/perl
+
+# taptalent_webhook_quarantine: what is refused for who sent it, or when, is kept
+# with its verdict, within bounds, and can be redeemed.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::Bin/lib";
+
+use Test::More;
+use Test::Edge;
+use Test::Load;
+
+my $t = Test::Edge->new(workers => 2);
+my $p = $t->prefix();
+my $spool = $t->spool();
+
+my $conf = <<'EOF';
+%%GLOBALS%%
+
+events { }
+
+http {
+    taptalent_webhook_https off;
+    taptalent_webhook_company_id company-uuid;
+    taptalent_webhook_spool %%SPOOL%%;
+    taptalent_webhook_forward /deliver;
+    taptalent_webhook_quarantine %%PREFIX%%/quarantine;
+
+    server {
+        listen 127.0.0.1:%%PORT_0%%;
+        client_max_body_size 2k;
+
+        location /company { taptalent_webhook on; }
+
+        location /key {
+            taptalent_webhook on;
+            taptalent_webhook_key right;
+            taptalent_webhook_events "a.*" "resume.*";
+        }
+
+        location /stale {
+            taptalent_webhook on;
+            taptalent_webhook_tolerance 5m;
+        }
+
+        location /signature {
+            taptalent_webhook on;
+            taptalent_webhook_signature preset=github key=right;
+        }
+
+        location /report {
+            taptalent_webhook on;
+            taptalent_webhook_key right;
+            taptalent_webhook_enforce off;
+        }
+
+        location /off {
+            taptalent_webhook on;
+            taptalent_webhook_quarantine off;
+        }
+
+        location /receiver { taptalent_webhook receiver; }
+
+        location /small {
+            taptalent_webhook on;
+            taptalent_webhook_quarantine %%PREFIX%%/small max_size=40k;
+        }
+
+        location = /deliver {
+            internal;
+            proxy_pass http://127.0.0.1:%%PORT_2%%/app/deliver;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+        }
+
+        location = /json { taptalent_webhook_status json; }
+        location = /metrics { taptalent_webhook_status prometheus; }
+    }
+}
+EOF
+
+my $o = Test::Load->new();
+my $app = $o->app($t->port(2), 'ok');
+
+$t->conf($conf);
+$t->run();
+
+my $n = 0;
+
+sub fresh { return event(data => { id => 'quarantine-' . $n++ }, @_) }
+sub files { my ($dir) = @_; my @files = sort glob "$p/$dir/new/*.ndjson";
+            return @files }
+
+sub lines {
+    my ($dir) = @_;
+
+    return map { split /\n/, $t->read_file($_) } files($dir);
+}
+
+configurations();
+kept();
+not_kept();
+redeemed();
+repeated();
+bounded();
+failing();
+shown();
+stopped();
+
+$t->no_alerts();
+
+done_testing();
+
+
+sub configurations {
+    for my $case (
+        ['taptalent_webhook_quarantine q;', qr/is not absolute, write/],
+        ['taptalent_webhook_quarantine /q$host;', qr/is not absolute, write/],
+        ['taptalent_webhook_quarantine %%PREFIX%%/q size=1m;',
+         qr/invalid parameter "size=1m", write "max_size=size"/],
+        ['taptalent_webhook_quarantine %%PREFIX%%/q max_size=0;',
+         qr/invalid parameter "max_size=0"/],
+        ['taptalent_webhook_quarantine %%PREFIX%%/q max_size=x;',
+         qr/invalid parameter "max_size=x"/],
+        ['taptalent_webhook_quarantine %%PREFIX%%/q; '
+         . 'taptalent_webhook_quarantine %%PREFIX%%/q;', qr/is duplicate/],
+        ['taptalent_webhook_quarantine %%SPOOL%%;',
+         qr/is that of a spool and of a quarantine, write another/],
+        ['taptalent_webhook_quarantine %%PREFIX%%/quarantine max_size=1m;',
+         qr/has other parameters in/],
+        ['taptalent_webhook_quarantine %%PREFIX%%/quarantine; '
+         . 'taptalent_webhook_spool %%PREFIX%%/s;'
+         . 'taptalent_webhook_spool_access group:r;',
+         qr/shares the quarantine .* has another "taptalent_webhook_spool_acc/],
+        ['taptalent_webhook_quarantine %%PREFIX%%/q max_size=1m;', undef],
+        ['taptalent_webhook_quarantine %%PREFIX%%/quarantine/;', undef],
+    ) {
+        my ($directive, $message) = @$case;
+
+        (my $other = $conf) =~
+            s/location \/off \{.*?\}/location \/x { taptalent_webhook on; $directive }/s;
+        $t->conf($other, 'other.conf');
+
+        my ($exit, $output) = $t->config_test('other.conf');
+
+        is($exit == 0, !$message, $directive) or diag($output);
+        like($output, $message, 'and it says why') if $message;
+    }
+
+    my ($exit, $output) = $t->config_test();
+
+    is($exit, 0, 'good') or diag($output);
+    unlike($output, qr/\[warn\].*spool/, 'without a warning of a spool');
+}
+
+
+# each verdict, with the exact bytes and the refusal as it is without
+
+sub kept {
+    my %case = (
+        company_id => ['/company', 403, companyId => "not \"ours\""],
+        key => ['/key', 401],
+        stale => ['/stale', 422],
+        signature => ['/signature', 401],
+    );
+
+    for my $verdict (sort keys %case) {
+        my ($uri, $status, %event) = @{ $case{$verdict} };
+        my $event = fresh(%event);
+        my $before = files('quarantine');
+        my $r = $t->post($uri, $event, headers => {
+            $verdict eq 'key' ? ('X-Webhook-Key' => 'wrong-secret') : (),
+            'X-Hub-Signature-256' => 'sha256=' . '0' x 64,
+        });
+
+        is($r->{status}, $status, "$verdict: status");
+        is($r->{json}{error}, $verdict, 'verdict');
+
+        $t->wait_for(sub { files('quarantine') > $before }, 10, 'the file');
+
+        my @files = files('quarantine');
+        my ($line) = split /\n/, $t->read_file($files[-1]);
+
+        is(@files, $before + 1, 'one file');
+        like($line, qr/^\{"refused":\{"verdict":"$verdict"\},"v":1,"id":/,
+             'the line begins with the verdict');
+
+        my ($wrong, $lines) = Test::Spool::check_file($files[-1]);
+
+        is($wrong, undef, 'a file as in a spool');
+        is(Test::Spool::split_line($line =~ s/^\{"refused":\{[^}]*\},/{/r)
+           ->{body}, $event, 'the exact bytes');
+    }
+
+    unlike(join("\n", lines('quarantine')), qr/wrong-secret/, 'no key');
+    is(scalar(() = glob "$spool/new/*"), 0, 'nothing of it is in the spool');
+    is((stat((files('quarantine'))[0]))[2] & 0777, 0600, 'for the worker only');
+}
+
+
+sub not_kept {
+    my $before = files('quarantine');
+    my %wrong = ('X-Webhook-Key' => 'wrong');
+
+    # what is not well-formed, or not wanted, or refused for something else
+
+    my $bad = '{"event":"a.b"';
+
+    is($t->post('/key', $bad, headers => { %wrong, 'X-Webhook-Event' => 'a.b' })
+       ->{json}{error}, 'key', 'no JSON, and the first verdict stays');
+    is($t->post('/key', '[]', headers => { %wrong, 'X-Webhook-Event' => 'a.b' })
+       ->{json}{error}, 'key', 'no event');
+    is($t->post('/key', event(event => 'b.b'), headers => \%wrong)
+       ->{json}{error}, 'key', 'of a type that is not wanted');
+    is($t->post('/key', fresh() . ' ' x 4000, headers => \%wrong)
+       ->{json}{error}, 'too_large', 'too large');
+    is($t->post('/company', '{')->{json}{error}, 'json', 'not JSON');
+    is($t->get('/company')->{status}, 405, 'a GET');
+    is($t->post('/off', fresh(companyId => 'other'))->{json}{error},
+       'company_id', 'where it is off');
+    is($t->post('/receiver', fresh(companyId => 'other'))->{json}{error},
+       'company_id', 'the receiver');
+
+    my $reported = Test::Spool::event_body('reported-0-1');
+
+    is($t->post('/report', $reported)->{body}, '{"received":true}',
+       'what is only reported');
+
+    # a later commit would have had them
+
+    $t->post('/company', fresh(companyId => 'last'));
+    $t->wait_for(sub { files('quarantine') > $before }, 10, 'the file');
+    is(scalar(files('quarantine')), $before + 1, 'none of them is kept');
+    like((lines('quarantine'))[-1], qr/"companyId":"last"/, 'but the last');
+}
+
+
+# by a move, as the document says
+
+sub redeemed {
+    my @ids = map { "redeem-0-$_" } 1 .. 12;
+
+    unlink files('quarantine');
+
+    for my $id (@ids) {
+        my $event = Test::Spool::event_body($id) =~
+                        s/"company-uuid"/"company-yyyy"/r;
+
+        next if length $event > 2000;
+        $t->post('/key', Test::Spool::event_body($id),
+                 headers => { 'X-Webhook-Key' => 'wrong' });
+    }
+
+    @ids = grep { length Test::Spool::event_body($_) <= 2000 } @ids;
+
+    $t->wait_for(sub { @ids == grep { /"refused"/ } lines('quarantine') }, 10,
+                 'all of them');
+
+    for my $file (files('quarantine')) {
+        rename $file, $file =~ s{\Q$p/quarantine\E}{$spool}r or die "$file: $!";
+    }
+
+    ok($o->wait_empty($spool), 'they are forwarded');
+    $o->poll_app();
+    is(scalar(grep { $o->{delivered}{$_} } @ids), scalar @ids, 'all of them');
+    is($o->altered(), 0, 'with their exact bytes');
+
+    # also one that the application refuses for good, and again
+
+    my $id = 'redeem-0-40';
+
+    $app->mode('422');
+    $t->post('/key', Test::Spool::event_body($id),
+             headers => { 'X-Webhook-Key' => 'wrong' });
+    $t->wait_for(sub { files('quarantine') }, 10, 'the file');
+
+    my ($file) = files('quarantine');
+
+    rename $file, $file =~ s{\Q$p/quarantine\E}{$spool}r;
+    $t->wait_for(sub { glob "$spool/dead/*.ndjson" }, 15, 'a dead letter');
+
+    my ($dead) = glob "$spool/dead/*.ndjson";
+
+    like($t->read_file($dead),
+         qr/^\{"dead":\{[^}]*\},"refused":\{"verdict":"key"\},"v":1/,
+         'a dead letter says both');
+    $app->mode('ok');
+    rename $dead, $dead =~ s{/dead/}{/new/}r;
+    ok($o->wait_empty($spool), 'and is sent again');
+    $o->poll_app();
+    ok($o->{delivered}{$id}, 'delivered');
+}
+
+
+# the sender tries four times
+
+sub repeated {
+    my $event = fresh(companyId => 'repeated');
+    my $before = files('quarantine');
+
+    $t->post('/company', $event);
+    $t->wait_for(sub { files('quarantine') > $before }, 10, 'the file');
+
+    for (1 .. 3) {
+        is($t->post('/company', $event)->{status}, 403, 'refused again');
+    }
+
+    $t->post('/company', fresh(companyId => 'after'));
+    $t->wait_for(sub { files('quarantine') > $before + 1 }, 10, 'the file');
+    is(scalar(files('quarantine')), $before + 2, 'and kept once');
+}
+
+
+sub bounded {
+    my $size = sub { my $sum = 0; $sum += -s $_ || 0 for files('small');
+                     return $sum };
+    my $most = 0;
+
+    for my $i (1 .. 200) {
+        $t->post('/small', fresh(companyId => "small-$i"));
+
+        my $now = $size->();
+
+        $most = $now if $now > $most;
+    }
+
+    $t->wait_for(sub { grep { /"small-200"/ } lines('small') }, 10, 'the last');
+
+    cmp_ok($most, '<=', 40960 + 4096, 'not much more than max_size');
+    cmp_ok($size->(), '>', 20000, 'and not much less');
+
+    my @kept = map { /"companyId":"small-(\d+)"/ } lines('small');
+
+    is($kept[-1], 200, 'the newest is there');
+    cmp_ok($kept[0], '>', 50, 'the oldest are gone');
+
+    # names of two workers in one millisecond may sort the other way
+
+    cmp_ok(@kept, '>=', 200 - $kept[0] - 1, 'and no other');
+}
+
+
+# a quarantine that fails refuses as one that is not there
+
+sub failing {
+    SKIP: {
+        skip 'needs root', 4 if $> != 0;
+
+        my $is = (stat "$p/quarantine/tmp")[2] & 07777;
+
+        chmod 0, "$p/quarantine/tmp";
+        is($t->post('/company', fresh(companyId => 'x'))->{json}{error},
+           'company_id', 'the refusal stays');
+        $t->wait_for(sub { $t->grep_log(qr{quarantine/tmp" failed}) }, 10,
+                     'the log');
+        is($t->post('/key', fresh(), headers => { 'X-Webhook-Key' => 'w' })
+           ->{json}{error}, 'key', 'also before the body');
+        is($t->post('/company', Test::Spool::event_body('others-0-1'))
+           ->{status}, 200, 'others are taken');
+        chmod $is, "$p/quarantine/tmp";
+
+        my $before = files('quarantine');
+
+        ok($t->wait_for(sub {
+            $t->post('/key', fresh(), headers => { 'X-Webhook-Key' => 'w' });
+            return files('quarantine') > $before;
+        }, 20, 'the quarantine to work'), 'and it works again');
+    }
+}
+
+
+sub shown {
+    my $status;
+
+    $t->wait_for(sub {
+        $status = $t->get('/json')->{json};
+        my ($q) = grep { $_->{path} eq "$p/quarantine" }
+                       @{ $status->{quarantines} };
+        return $q && $q->{backlog}
+               && $q->{backlog}{files} == files('quarantine');
+    }, 15, 'the status');
+
+    my ($q) = grep { $_->{path} eq "$p/quarantine" }
+                   @{ $status->{quarantines} };
+
+    is(@{ $status->{quarantines} }, 2, 'two quarantines');
+    is(@{ $status->{spools} }, 1, 'which are no spools');
+    cmp_ok($q->{kept}, '>=', files('quarantine'), 'how many were kept');
+    is($q->{backlog}{files}, scalar(files('quarantine')), 'files');
+    is($q->{max_size}, 64 * 1024 * 1024, 'max_size');
+    is($status->{history}{backlog}[-1] // 0, 0, 'nothing of it waits');
+    like($t->get('/metrics')->{body},
+         qr/^taptalent_webhook_quarantined_events_total\{quarantine=
+            "\Q$p\E\/quarantine"\}\ $q->{kept}$/mx, 'the same in the metrics');
+}
+
+
+# a graceful stop waits for what is being kept
+
+sub stopped {
+    # a worker that has seen it fail tries but once a second
+
+    ok($t->reload(old_gone => 1), 'reload');
+
+    my @connections = map { $t->connect() } 1 .. 20;
+
+    $_->send($t->message('/company', fresh(companyId => 'stop')))
+        for @connections;
+    is(scalar(grep { $_->answer()->{status} == 403 } @connections), 20,
+       'refused');
+    ok($t->quit(), 'stopped');
+
+    my $kept = grep { /"companyId":"stop"/ } lines('quarantine');
+
+    is($kept, 20, 'and all of them are kept');
+}
