@@ -25,6 +25,8 @@
 #define NGX_HTTP_TAPTALENT_ON         1
 #define NGX_HTTP_TAPTALENT_RECEIVER   2
 
+#define NGX_HTTP_TAPTALENT_REPEATED   3600000  /* ms, known in quarantine */
+
 #define NGX_HTTP_TAPTALENT_BRIEF      0
 #define NGX_HTTP_TAPTALENT_FULL       1
 
@@ -144,6 +146,27 @@ ngx_http_taptalent_retry_t *ngx_http_taptalent_default_retry(
     ngx_conf_t *cf);
 char *ngx_http_taptalent_ack_timeout(ngx_conf_t *cf, void *post,
     void *data);
+
+
+/* setup */
+
+/*
+ * What the location uses becomes its own, or what another one uses already.
+ * NGX_CONF_ERROR after a line that says what to write.
+ */
+char *ngx_http_taptalent_use_forward(ngx_conf_t *cf,
+    ngx_http_taptalent_loc_conf_t *conf);
+char *ngx_http_taptalent_use_spool(ngx_conf_t *cf,
+    ngx_http_taptalent_loc_conf_t *conf);
+char *ngx_http_taptalent_use_quarantine(ngx_conf_t *cf,
+    ngx_http_taptalent_loc_conf_t *conf);
+
+/* postconfiguration: the shared memory, if anything is counted */
+ngx_int_t ngx_http_taptalent_add_zone(ngx_conf_t *cf,
+    ngx_http_taptalent_main_conf_t *tmcf);
+
+/* for the module */
+ngx_int_t ngx_http_taptalent_init_process(ngx_cycle_t *cycle);
 
 
 /* verify_conf */

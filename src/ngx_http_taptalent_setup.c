@@ -1,0 +1,512 @@
+
+/*
+ * Copyright (C) the ngx_http_taptalent_webhook_module authors
+ */
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_http.h>
+#include "ngx_http_taptalent.h"
+#include "ngx_http_taptalent_census.h"
+
+
+/*
+ * What stands behind the directives, made from them at configuration, for each
+ * cycle, and for each worker: spools, quarantines, destinations, the zone.
+ */
+
+
+#define NGX_HTTP_TAPTALENT_LARGE  8388608  /* bytes, a block for malloc() */
+
+
+static char *ngx_http_taptalent_add_dirs(ngx_conf_t *cf,
+    ngx_http_taptalent_commit_t *c, ngx_uint_t access);
+static void ngx_http_taptalent_close(void *data);
+static ngx_uint_t ngx_http_taptalent_same_forward(
+    ngx_http_taptalent_forward_t *one, ngx_http_taptalent_forward_t *two);
+static ngx_int_t ngx_http_taptalent_init_zone(ngx_shm_zone_t *shm_zone,
+    void *data);
+static ngx_int_t ngx_http_taptalent_init_census(ngx_cycle_t *cycle,
+    ngx_http_taptalent_main_conf_t *tmcf);
+
+
+/* what may be inherited becomes the location's own, with its server */
+
+char *
+ngx_http_taptalent_use_forward(ngx_conf_t *cf,
+    ngx_http_taptalent_loc_conf_t *conf)
+{
+    ngx_http_taptalent_retry_t       *retry;
+    ngx_http_taptalent_forward_t     *forward, **fp;
+    ngx_http_taptalent_main_conf_t   *tmcf;
+
+    retry = conf->retry;
+
+    if (retry == NULL) {
+        retry = ngx_http_taptalent_default_retry(cf);
+        if (retry == NULL) {
+            return NGX_CONF_ERROR;
+        }
+    }
+
+    forward = ngx_palloc(cf->pool, sizeof(ngx_http_taptalent_forward_t));
+    if (forward == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    *forward = *conf->forward;
+
+    forward->conf_ctx = conf->conf_ctx;
+    forward->retry = *retry;
+
+    conf->forward = forward;
+
+    if (conf->spool) {
+        return NGX_CONF_OK;
+    }
+
+    tmcf = ngx_http_conf_get_module_main_conf(cf,
+                                           ngx_http_taptalent_webhook_module);
+
+    fp = ngx_array_push(&tmcf->forwards);
+    if (fp == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    *fp = forward;
+
+    return NGX_CONF_OK;
+}
+
+
+char *
+ngx_http_taptalent_use_spool(ngx_conf_t *cf,
+    ngx_http_taptalent_loc_conf_t *conf)
+{
+    const char                   *other;
+    ngx_http_taptalent_commit_t  *c;
+
+    c = &conf->spool->commit;
+
+    if (c->used) {
+
+        other = NULL;
+
+        if (c->spool.access != conf->access) {
+            other = "taptalent_webhook_spool_access";
+
+        } else if (!ngx_http_taptalent_same_forward(conf->spool->forward,
+                                                    conf->forward))
+        {
+            other = "taptalent_webhook_forward\", another server or another "
+                    "\"taptalent_webhook_retry";
+        }
+
+        if (other == NULL) {
+            return NGX_CONF_OK;
+        }
+
+        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                      "\"taptalent_webhook on\" in %s:%ui shares the spool "
+                      "\"%V\" with another location, but has another "
+                      "\"%s\", write the same in both, or another spool",
+                      conf->file, conf->line, &c->spool.path, other);
+        return NGX_CONF_ERROR;
+    }
+
+    conf->spool->forward = conf->forward;
+
+    if (!c->spool.sync) {
+        ngx_log_error(NGX_LOG_WARN, cf->log, 0,
+                      "the spool \"%V\" has \"sync=off\" in %s:%ui, "
+                      "a power failure loses acknowledged events",
+                      &c->spool.path, c->file, c->line);
+    }
+
+    return ngx_http_taptalent_add_dirs(cf, c, conf->access);
+}
+
+
+static ngx_uint_t
+ngx_http_taptalent_same_forward(ngx_http_taptalent_forward_t *one,
+    ngx_http_taptalent_forward_t *two)
+{
+    if (one == NULL || two == NULL) {
+        return one == two;
+    }
+
+    return one->uri->value.len == two->uri->value.len
+           && ngx_strncmp(one->uri->value.data, two->uri->value.data,
+                          one->uri->value.len)
+              == 0
+           && one->conf_ctx->srv_conf == two->conf_ctx->srv_conf
+           && one->concurrency == two->concurrency
+           && one->queue == two->queue
+           && one->retry.initial == two->retry.initial
+           && one->retry.max == two->retry.max
+           && one->retry.max_age == two->retry.max_age
+           && one->retry.permanent->nelts == two->retry.permanent->nelts
+           && ngx_memcmp(one->retry.permanent->elts,
+                         two->retry.permanent->elts,
+                         one->retry.permanent->nelts * sizeof(ngx_uint_t))
+              == 0;
+}
+
+
+/* a repetition of what is in quarantine is not kept there once more */
+
+char *
+ngx_http_taptalent_use_quarantine(ngx_conf_t *cf,
+    ngx_http_taptalent_loc_conf_t *conf)
+{
+    ngx_http_taptalent_commit_t     *c;
+    ngx_http_taptalent_main_conf_t  *tmcf;
+
+    c = &conf->quarantine->commit;
+
+    if (c->used) {
+
+        if (c->spool.access == conf->access) {
+            return NGX_CONF_OK;
+        }
+
+        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                      "\"taptalent_webhook on\" in %s:%ui shares the "
+                      "quarantine \"%V\" with another location, but has "
+                      "another \"taptalent_webhook_spool_access\", write the "
+                      "same in both, or another quarantine",
+                      conf->file, conf->line, &c->spool.path);
+        return NGX_CONF_ERROR;
+    }
+
+    tmcf = ngx_http_conf_get_module_main_conf(cf,
+                                           ngx_http_taptalent_webhook_module);
+
+    if (tmcf->zone_size != 0) {
+        tmcf->window = ngx_max(tmcf->window, NGX_HTTP_TAPTALENT_REPEATED);
+        c->dedup = 1;
+    }
+
+    return ngx_http_taptalent_add_dirs(cf, c, conf->access);
+}
+
+
+static char *
+ngx_http_taptalent_add_dirs(ngx_conf_t *cf, ngx_http_taptalent_commit_t *c,
+    ngx_uint_t access)
+{
+    u_char              *p;
+    ngx_uint_t           i;
+    ngx_path_t          *path;
+    ngx_pool_cleanup_t  *cln;
+
+    c->used = 1;
+    c->spool.access = access;
+
+    for (i = 0; i < NGX_HTTP_TAPTALENT_DIRS; i++) {
+
+        path = ngx_pcalloc(cf->pool, sizeof(ngx_path_t));
+        if (path == NULL) {
+            return NGX_CONF_ERROR;
+        }
+
+        p = ngx_pnalloc(cf->pool, c->spool.path.len + sizeof("/corrupt"));
+        if (p == NULL) {
+            return NGX_CONF_ERROR;
+        }
+
+        path->name.data = p;
+        path->name.len = ngx_sprintf(p, "%V/%s%Z", &c->spool.path,
+                                     ngx_http_taptalent_spool_dirs[i])
+                         - p - 1;
+        path->data = c;
+        path->conf_file = c->file;
+        path->line = c->line;
+
+        c->spool.dirs[i] = path;
+
+        /* the master makes it, the worker's user owns it */
+
+        if (ngx_add_path(cf, &c->spool.dirs[i]) != NGX_OK) {
+            return NGX_CONF_ERROR;
+        }
+    }
+
+    cln = ngx_pool_cleanup_add(cf->pool, 0);
+    if (cln == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    cln->handler = ngx_http_taptalent_close;
+    cln->data = c;
+
+    return NGX_CONF_OK;
+}
+
+
+/* of the cycle's pool: the threads are gone by then */
+
+static void
+ngx_http_taptalent_close(void *data)
+{
+    ngx_http_taptalent_commit_t *c = data;
+
+    ngx_http_taptalent_commit_close(c);
+}
+
+
+ngx_int_t
+ngx_http_taptalent_add_zone(ngx_conf_t *cf,
+    ngx_http_taptalent_main_conf_t *tmcf)
+{
+    ngx_uint_t                         i;
+    ngx_shm_zone_t                    *shm_zone;
+    ngx_http_taptalent_forward_t     **fp;
+    ngx_http_taptalent_spool_conf_t  **scp;
+
+    static ngx_str_t  name = ngx_string("taptalent_webhook");
+
+    if (tmcf->zone_size == NGX_CONF_UNSET) {
+        tmcf->zone_size = NGX_HTTP_TAPTALENT_ZONE_SIZE;
+    }
+
+    if (tmcf->status && tmcf->zone_size == 0) {
+        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                      "\"taptalent_webhook_status\" shows what the zone "
+                      "counts, write a size instead of "
+                      "\"taptalent_webhook_zone off\"");
+        return NGX_ERROR;
+    }
+
+    if (tmcf->window && tmcf->zone_size == 0) {
+        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                      "\"taptalent_webhook_dedup\" keeps what it knows in the "
+                      "zone, write a size instead of "
+                      "\"taptalent_webhook_zone off\"");
+        return NGX_ERROR;
+    }
+
+    if (!tmcf->used || tmcf->zone_size == 0) {
+        return NGX_OK;
+    }
+
+    tmcf->zone = ngx_pcalloc(cf->pool, sizeof(ngx_http_taptalent_zone_t));
+    if (tmcf->zone == NULL) {
+        return NGX_ERROR;
+    }
+
+    if (ngx_array_init(&tmcf->zone->spools, cf->pool, 4,
+                       sizeof(ngx_http_taptalent_zone_spool_t *))
+        != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    shm_zone = ngx_shared_memory_add(cf, &name, tmcf->zone_size,
+                                     &ngx_http_taptalent_webhook_module);
+    if (shm_zone == NULL) {
+        return NGX_ERROR;
+    }
+
+    shm_zone->init = ngx_http_taptalent_init_zone;
+    shm_zone->data = tmcf->zone;
+
+    tmcf->zone->conf = tmcf;
+    tmcf->zone->window = tmcf->window;
+
+    scp = tmcf->spools.elts;
+
+    for (i = 0; i < tmcf->spools.nelts; i++) {
+
+        scp[i]->commit.zone = tmcf->zone;
+
+        if (scp[i]->forward) {
+            scp[i]->forward->zone = tmcf->zone;
+        }
+    }
+
+    fp = tmcf->forwards.elts;
+
+    for (i = 0; i < tmcf->forwards.nelts; i++) {
+        fp[i]->zone = tmcf->zone;
+    }
+
+    return NGX_OK;
+}
+
+
+/* without room for one of them the rest is counted all the same */
+
+static ngx_int_t
+ngx_http_taptalent_init_zone(ngx_shm_zone_t *shm_zone, void *data)
+{
+    ngx_uint_t                         i, full;
+    ngx_http_taptalent_zone_t         *zone;
+    ngx_http_taptalent_commit_t       *c;
+    ngx_http_taptalent_forward_t     **fp;
+    ngx_http_taptalent_main_conf_t    *tmcf;
+    ngx_http_taptalent_spool_conf_t  **scp;
+
+    zone = shm_zone->data;
+    tmcf = zone->conf;
+
+    if (ngx_http_taptalent_zone_init(zone, data, shm_zone) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    full = 0;
+    scp = tmcf->spools.elts;
+
+    for (i = 0; i < tmcf->spools.nelts; i++) {
+
+        if (!scp[i]->commit.used) {
+            continue;
+        }
+
+        c = &scp[i]->commit;
+
+        c->stats = ngx_http_taptalent_zone_spool(zone, &c->spool.path,
+                                   c->max_size ? NGX_HTTP_TAPTALENT_QUARANTINE
+                                               : NGX_HTTP_TAPTALENT_SPOOL);
+        full |= (c->stats == NULL);
+
+        if (c->stats) {
+            c->stats->min_free = c->min_free;
+            c->stats->max_size = c->max_size;
+        }
+
+        if (scp[i]->forward) {
+            scp[i]->forward->stats = c->stats;
+        }
+    }
+
+    fp = tmcf->forwards.elts;
+
+    for (i = 0; i < tmcf->forwards.nelts; i++) {
+        fp[i]->stats = ngx_http_taptalent_zone_spool(zone,
+                                                     &fp[i]->uri->value,
+                                                     NGX_HTTP_TAPTALENT_MEMORY);
+        full |= (fp[i]->stats == NULL);
+    }
+
+    if (full) {
+        ngx_log_error(NGX_LOG_WARN, shm_zone->shm.log, 0,
+                      "\"taptalent_webhook_zone\" is too small, some spools "
+                      "are not in the status, write a larger size than %uz",
+                      shm_zone->shm.size);
+    }
+
+    return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_http_taptalent_init_process(ngx_cycle_t *cycle)
+{
+    void                              *p;
+    ngx_uint_t                         i;
+    ngx_http_taptalent_forward_t     **fp;
+    ngx_http_taptalent_main_conf_t    *tmcf;
+    ngx_http_taptalent_spool_conf_t  **scp;
+
+    if (ngx_process != NGX_PROCESS_WORKER
+        && ngx_process != NGX_PROCESS_SINGLE)
+    {
+        return NGX_OK;
+    }
+
+    tmcf = ngx_http_cycle_get_module_main_conf(cycle,
+                                           ngx_http_taptalent_webhook_module);
+
+    if (tmcf == NULL) {
+        return NGX_OK;
+    }
+
+    /* a file that grows too large is an error of write(), not a death */
+
+    (void) signal(SIGXFSZ, SIG_IGN);
+
+    /*
+     * With each group the memory of its requests is freed at once.  glibc
+     * would give it back to the kernel, page by page to be faulted in again
+     * for the next group, unless it has seen that large blocks come and go:
+     * mallopt(3), M_MMAP_THRESHOLD.
+     */
+
+    p = ngx_alloc(NGX_HTTP_TAPTALENT_LARGE, cycle->log);
+
+    if (p) {
+        ngx_free(p);
+    }
+
+    scp = tmcf->spools.elts;
+
+    for (i = 0; i < tmcf->spools.nelts; i++) {
+
+        if (!scp[i]->commit.used) {
+            continue;
+        }
+
+        ngx_http_taptalent_commit_init(&scp[i]->commit, cycle->log);
+
+        if (scp[i]->forward
+            && ngx_http_taptalent_queue_init(&scp[i]->commit, scp[i]->forward,
+                                             cycle)
+               != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+    }
+
+    fp = tmcf->forwards.elts;
+
+    for (i = 0; i < tmcf->forwards.nelts; i++) {
+        if (ngx_http_taptalent_queue_init(NULL, fp[i], cycle) != NGX_OK) {
+            return NGX_ERROR;
+        }
+    }
+
+    if (tmcf->zone && tmcf->status) {
+        return ngx_http_taptalent_init_census(cycle, tmcf);
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_taptalent_init_census(ngx_cycle_t *cycle,
+    ngx_http_taptalent_main_conf_t *tmcf)
+{
+    ngx_uint_t                         i;
+    ngx_array_t                        commits;
+    ngx_http_taptalent_commit_t      **c;
+    ngx_http_taptalent_spool_conf_t  **scp;
+
+    if (ngx_array_init(&commits, cycle->pool, tmcf->spools.nelts + 1,
+                       sizeof(ngx_http_taptalent_commit_t *))
+        != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    scp = tmcf->spools.elts;
+
+    for (i = 0; i < tmcf->spools.nelts; i++) {
+
+        if (!scp[i]->commit.used) {
+            continue;
+        }
+
+        c = ngx_array_push(&commits);
+        if (c == NULL) {
+            return NGX_ERROR;
+        }
+
+        *c = &scp[i]->commit;
+    }
+
+    return ngx_http_taptalent_census_init(cycle, tmcf->zone, commits.elts,
+                                          commits.nelts);
+}
