@@ -20,7 +20,7 @@
 
 #define NGX_HTTP_TAPTALENT_CENSUS         1000   /* ms between two */
 #define NGX_HTTP_TAPTALENT_CENSUS_SHARE   20
-#define NGX_HTTP_TAPTALENT_CENSUS_LOST    60000  /* ms, who began has died */
+#define NGX_HTTP_TAPTALENT_CENSUS_LOST    60000  /* ms till the next, at most */
 
 
 typedef struct {
@@ -146,9 +146,15 @@ ngx_http_taptalent_census_timer(ngx_event_t *ev)
         s = cs[i].commit->stats;
         due = s->due;
 
-        /* a clock that was set back would have it wait */
+        /*
+         * It is not to wait for one who has died meanwhile, nor until a clock
+         * that was set back is there again.
+         */
 
-        if (due > now && due < now + 2 * NGX_HTTP_TAPTALENT_CENSUS_LOST) {
+        if (due > now && due <= now + NGX_HTTP_TAPTALENT_CENSUS_LOST
+            && (s->measurer == 0
+                || ngx_http_taptalent_zone_alive(s->measurer)))
+        {
             continue;
         }
 
@@ -172,6 +178,7 @@ ngx_http_taptalent_census_start(ngx_http_taptalent_census_t *cs)
 {
     cs->running = 1;
     cs->began = ngx_current_msec;
+    cs->commit->stats->measurer = ngx_pid;
 
 #if (NGX_THREADS)
 
@@ -182,6 +189,7 @@ ngx_http_taptalent_census_start(ngx_http_taptalent_census_t *cs)
     /* the queue of the pool is full: commits go first */
 
     cs->running = 0;
+    cs->commit->stats->measurer = 0;
     cs->commit->stats->due = ngx_http_taptalent_now()
                              + NGX_HTTP_TAPTALENT_CENSUS;
 
@@ -240,6 +248,7 @@ ngx_http_taptalent_census_publish(ngx_http_taptalent_census_t *cs)
 
     took = ngx_min(took, NGX_HTTP_TAPTALENT_CENSUS_LOST);
 
+    s->measurer = 0;
     s->due = now + ngx_max(took, NGX_HTTP_TAPTALENT_CENSUS);
 
     if (cs->rc == NGX_ABORT) {

@@ -195,9 +195,11 @@ ngx_http_taptalent_commit_measured(ngx_http_taptalent_commit_t *c)
 
     if (low) {
         ngx_log_error(NGX_LOG_CRIT, c->start.log, 0,
-                      "spool \"%V\" has %O bytes and %uL inodes left, events "
-                      "are refused, \"min_free\" is %O",
+                      "spool \"%V\" has %O bytes and %uL inodes left, %s, "
+                      "\"min_free\" is %O",
                       &c->spool.path, c->free_bytes, c->free_inodes,
+                      c->max_size ? "nothing is put into quarantine"
+                                  : "events are refused",
                       c->min_free);
 
     } else {
@@ -555,8 +557,10 @@ ngx_http_taptalent_commit_failed(ngx_http_taptalent_commit_t *c)
                                            : NGX_HTTP_TAPTALENT_FAILED);
 
     ngx_log_error(level, c->start.log, c->error.err,
-                  "%s \"%V/%s\" failed, events are refused %s",
+                  "%s \"%V/%s\" failed, %s %s",
                   c->error.call, &c->spool.path, c->error.dir,
+                  c->max_size ? "nothing is put into quarantine"
+                              : "events are refused",
                   c->broken ? "until reload" : "but for one a second");
 }
 

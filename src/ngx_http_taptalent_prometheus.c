@@ -57,8 +57,6 @@ static void ngx_http_taptalent_metrics_histogram(
     ngx_http_taptalent_buckets_t *metric);
 static void ngx_http_taptalent_metrics_dests(ngx_http_taptalent_writer_t *w,
     ngx_http_taptalent_zone_t *zone, ngx_http_taptalent_metric_t *metric);
-static void ngx_http_taptalent_metrics_queues(ngx_http_taptalent_writer_t *w,
-    ngx_http_taptalent_main_conf_t *tmcf);
 
 static void ngx_http_taptalent_metric_head(ngx_http_taptalent_writer_t *w,
     const char *name, const char *type, const char *help);
@@ -72,6 +70,8 @@ static void ngx_http_taptalent_print_time(ngx_http_taptalent_writer_t *w,
 static void ngx_http_taptalent_print_not(ngx_http_taptalent_writer_t *w,
     void *part, size_t offset);
 static void ngx_http_taptalent_print_age(ngx_http_taptalent_writer_t *w,
+    void *part, size_t offset);
+static void ngx_http_taptalent_print_queued(ngx_http_taptalent_writer_t *w,
     void *part, size_t offset);
 static void ngx_http_taptalent_print_state(ngx_http_taptalent_writer_t *w,
     void *part, size_t state);
@@ -191,6 +191,19 @@ static ngx_http_taptalent_metric_t  ngx_http_taptalent_quarantine_metrics[] = {
 };
 
 
+static ngx_http_taptalent_metric_t  ngx_http_taptalent_queue_metrics[] = {
+
+    { "queue_events", "gauge", "Events that wait in memory, of all workers.",
+      "", ngx_http_taptalent_print_queued, 0, 0 },
+
+    { "queue_limit", "gauge", "Events that may wait in memory of a worker.",
+      "", ngx_http_taptalent_print_number,
+      ngx_http_taptalent_of_spool(limit), 0 },
+
+    { NULL, NULL, NULL, NULL, NULL, 0, 0 }
+};
+
+
 static ngx_http_taptalent_buckets_t  ngx_http_taptalent_histograms[] = {
 
     { "commit_duration_seconds",
@@ -278,7 +291,8 @@ ngx_http_taptalent_status_prometheus(ngx_http_taptalent_writer_t *w,
     }
 
     ngx_http_taptalent_metrics_dests(w, zone, ngx_http_taptalent_dest_metrics);
-    ngx_http_taptalent_metrics_queues(w, tmcf);
+    ngx_http_taptalent_metrics_spools(w, zone, NGX_HTTP_TAPTALENT_MEMORY,
+                                      ngx_http_taptalent_queue_metrics);
 }
 
 
@@ -454,44 +468,6 @@ ngx_http_taptalent_metrics_dests(ngx_http_taptalent_writer_t *w,
 
 
 static void
-ngx_http_taptalent_metrics_queues(ngx_http_taptalent_writer_t *w,
-    ngx_http_taptalent_main_conf_t *tmcf)
-{
-    ngx_uint_t                      i, workers;
-    ngx_http_taptalent_forward_t  **fp;
-
-    fp = tmcf->forwards.elts;
-
-    ngx_http_taptalent_metric_head(w, "queue_events", "gauge",
-                                   "Events that wait in memory.");
-
-    for (i = 0; i < tmcf->forwards.nelts; i++) {
-
-        if (fp[i]->stats) {
-            ngx_http_taptalent_write(w, NGX_HTTP_TAPTALENT_METRIC
-                                     "queue_events{forward=");
-            ngx_http_taptalent_write_label(w, &fp[i]->stats->name);
-            ngx_http_taptalent_write(w, "} %ui\n",
-                         ngx_http_taptalent_zone_told(fp[i]->stats, &workers));
-        }
-    }
-
-    ngx_http_taptalent_metric_head(w, "queue_limit", "gauge",
-                                "Events that may wait in memory of a worker.");
-
-    for (i = 0; i < tmcf->forwards.nelts; i++) {
-
-        if (fp[i]->stats) {
-            ngx_http_taptalent_write(w, NGX_HTTP_TAPTALENT_METRIC
-                                     "queue_limit{forward=");
-            ngx_http_taptalent_write_label(w, &fp[i]->stats->name);
-            ngx_http_taptalent_write(w, "} %ui\n", fp[i]->queue);
-        }
-    }
-}
-
-
-static void
 ngx_http_taptalent_metric_head(ngx_http_taptalent_writer_t *w,
     const char *name, const char *type, const char *help)
 {
@@ -501,23 +477,18 @@ ngx_http_taptalent_metric_head(ngx_http_taptalent_writer_t *w,
 }
 
 
-/* the name and the first label; what is forwarded from memory has no spool */
+/* the name and what tells the part: without a spool it is "forward" */
 
 static void
 ngx_http_taptalent_metric_of(ngx_http_taptalent_writer_t *w, const char *name,
     const char *suffix, ngx_http_taptalent_zone_spool_t *s)
 {
-    ngx_http_taptalent_write(w, NGX_HTTP_TAPTALENT_METRIC "%s%s{%s=",
-                             name, suffix,
-                             s->kind == NGX_HTTP_TAPTALENT_QUARANTINE
-                             ? "quarantine" : "spool");
+    static const char  *labels[] = { "spool=", "spool=\"\",forward=",
+                                     "quarantine=" };
 
-    if (s->kind == NGX_HTTP_TAPTALENT_MEMORY) {
-        ngx_http_taptalent_write(w, "\"\"");
-
-    } else {
-        ngx_http_taptalent_write_label(w, &s->name);
-    }
+    ngx_http_taptalent_write(w, NGX_HTTP_TAPTALENT_METRIC "%s%s{%s",
+                             name, suffix, labels[s->kind]);
+    ngx_http_taptalent_write_label(w, &s->name);
 }
 
 
@@ -556,6 +527,17 @@ ngx_http_taptalent_print_age(ngx_http_taptalent_writer_t *w, void *part,
     size_t offset)
 {
     ngx_http_taptalent_write(w, "%uA\n", ngx_http_taptalent_zone_age(part));
+}
+
+
+static void
+ngx_http_taptalent_print_queued(ngx_http_taptalent_writer_t *w, void *part,
+    size_t offset)
+{
+    ngx_uint_t  workers;
+
+    ngx_http_taptalent_write(w, "%ui\n",
+                             ngx_http_taptalent_zone_told(part, &workers));
 }
 
 

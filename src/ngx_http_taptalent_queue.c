@@ -92,7 +92,6 @@ ngx_http_taptalent_queue_init(ngx_http_taptalent_commit_t *commit,
 
     if (commit == NULL) {
         ngx_http_taptalent_zone_tell(forward->stats, 0);
-        ngx_http_taptalent_zone_forwards(forward->zone, forward->stats);
         return NGX_OK;
     }
 

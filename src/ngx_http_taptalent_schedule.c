@@ -39,7 +39,6 @@ static ngx_msec_t ngx_http_taptalent_backoff(ngx_http_taptalent_queue_t *q,
 static void ngx_http_taptalent_bury(ngx_http_taptalent_item_t *item,
     ngx_http_taptalent_reason_e reason);
 static void ngx_http_taptalent_finish(ngx_http_taptalent_item_t *item);
-static void ngx_http_taptalent_counted(ngx_http_taptalent_queue_t *q);
 
 
 /* in the order of ngx_http_taptalent_reason_e */
@@ -91,22 +90,15 @@ ngx_http_taptalent_create_item(ngx_http_taptalent_queue_t *q,
     q->bytes += text->len;
     q->items++;
 
-    ngx_http_taptalent_counted(q);
+    /* what is in the spool is measured there */
+
+    if (q->spool == NULL) {
+        ngx_http_taptalent_zone_queued(q->forward->stats, 1);
+    }
 
     *created = item;
 
     return NGX_OK;
-}
-
-
-/* what is in memory only is told; what is in the spool is measured there */
-
-static void
-ngx_http_taptalent_counted(ngx_http_taptalent_queue_t *q)
-{
-    if (q->spool == NULL) {
-        ngx_http_taptalent_zone_tell(q->forward->stats, q->items);
-    }
 }
 
 
@@ -116,7 +108,9 @@ ngx_http_taptalent_free_item(ngx_http_taptalent_item_t *item)
     item->owner->bytes -= item->text.len;
     item->owner->items--;
 
-    ngx_http_taptalent_counted(item->owner);
+    if (item->owner->spool == NULL) {
+        ngx_http_taptalent_zone_queued(item->owner->forward->stats, -1);
+    }
 
     if (item->file) {
         item->file->out--;

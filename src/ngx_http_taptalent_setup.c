@@ -388,6 +388,10 @@ ngx_http_taptalent_init_zone(ngx_shm_zone_t *shm_zone, void *data)
                                                      &fp[i]->uri->value,
                                                      NGX_HTTP_TAPTALENT_MEMORY);
         full |= (fp[i]->stats == NULL);
+
+        if (fp[i]->stats) {
+            fp[i]->stats->limit += fp[i]->queue;
+        }
     }
 
     if (full) {

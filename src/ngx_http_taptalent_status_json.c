@@ -26,7 +26,7 @@ static void ngx_http_taptalent_json_histogram(ngx_http_taptalent_writer_t *w,
     const char *name, ngx_http_taptalent_histogram_t *h,
     ngx_http_taptalent_scale_t *scale);
 static void ngx_http_taptalent_json_queues(ngx_http_taptalent_writer_t *w,
-    ngx_http_taptalent_main_conf_t *tmcf);
+    ngx_http_taptalent_zone_t *zone);
 static void ngx_http_taptalent_json_quarantines(
     ngx_http_taptalent_writer_t *w, ngx_http_taptalent_zone_t *zone);
 static void ngx_http_taptalent_json_dests(ngx_http_taptalent_writer_t *w,
@@ -116,7 +116,7 @@ ngx_http_taptalent_status_json(ngx_http_taptalent_writer_t *w,
 
     ngx_http_taptalent_json_counters(w, sh);
     ngx_http_taptalent_json_spools(w, tmcf->zone);
-    ngx_http_taptalent_json_queues(w, tmcf);
+    ngx_http_taptalent_json_queues(w, tmcf->zone);
     ngx_http_taptalent_json_quarantines(w, tmcf->zone);
     ngx_http_taptalent_json_dests(w, tmcf->zone);
     ngx_http_taptalent_json_recent(w, sh);
@@ -282,29 +282,29 @@ ngx_http_taptalent_json_histogram(ngx_http_taptalent_writer_t *w,
 
 static void
 ngx_http_taptalent_json_queues(ngx_http_taptalent_writer_t *w,
-    ngx_http_taptalent_main_conf_t *tmcf)
+    ngx_http_taptalent_zone_t *zone)
 {
-    ngx_uint_t                      i, n, events, workers;
-    ngx_http_taptalent_forward_t  **fp;
+    ngx_uint_t                         i, n, events, workers;
+    ngx_http_taptalent_zone_spool_t  **sp;
 
     ngx_http_taptalent_write(w, "\"queues\":[");
 
     n = 0;
-    fp = tmcf->forwards.elts;
+    sp = zone->spools.elts;
 
-    for (i = 0; i < tmcf->forwards.nelts; i++) {
+    for (i = 0; i < zone->spools.nelts; i++) {
 
-        if (fp[i]->stats == NULL) {
+        if (sp[i]->kind != NGX_HTTP_TAPTALENT_MEMORY) {
             continue;
         }
 
-        events = ngx_http_taptalent_zone_told(fp[i]->stats, &workers);
+        events = ngx_http_taptalent_zone_told(sp[i], &workers);
 
         ngx_http_taptalent_write(w, "%s{\"forward\":", n++ ? "," : "");
-        ngx_http_taptalent_write_string(w, &fp[i]->stats->name);
-        ngx_http_taptalent_write(w, ",\"events\":%ui,\"limit\":%ui,"
+        ngx_http_taptalent_write_string(w, &sp[i]->name);
+        ngx_http_taptalent_write(w, ",\"events\":%ui,\"limit\":%uA,"
                                  "\"workers\":%ui}",
-                                 events, fp[i]->queue, workers);
+                                 events, sp[i]->limit, workers);
     }
 
     ngx_http_taptalent_write(w, "],");

@@ -136,8 +136,23 @@ ngx_http_taptalent_zone_spool_t *
 ngx_http_taptalent_zone_spool(ngx_http_taptalent_zone_t *zone,
     ngx_str_t *name, ngx_uint_t kind)
 {
+    ngx_uint_t                         i;
     ngx_queue_t                       *q;
     ngx_http_taptalent_zone_spool_t   *s, **sp;
+
+    /* two locations may forward to one uri from memory */
+
+    sp = zone->spools.elts;
+
+    for (i = 0; i < zone->spools.nelts; i++) {
+
+        if (sp[i]->kind == kind
+            && sp[i]->name.len == name->len
+            && ngx_memcmp(sp[i]->name.data, name->data, name->len) == 0)
+        {
+            return sp[i];
+        }
+    }
 
     sp = ngx_array_push(&zone->spools);
     if (sp == NULL) {
@@ -183,6 +198,8 @@ done:
         zone->spools.nelts--;
         return NULL;
     }
+
+    s->limit = 0;
 
     *sp = s;
 
@@ -283,6 +300,13 @@ ngx_http_taptalent_zone_type(ngx_http_taptalent_zone_t *zone, ngx_str_t *name)
 
     sh = zone->sh;
     n = sh->ntypes;
+
+    /* a type of this name is one of the others */
+
+    if (ngx_http_taptalent_name_is(name, "other")) {
+        (void) ngx_atomic_fetch_add(&sh->other, 1);
+        return;
+    }
 
     for (k = 0; k < n; k++) {
 
@@ -469,6 +493,23 @@ ngx_http_taptalent_zone_tell(ngx_http_taptalent_zone_spool_t *s,
 }
 
 
+void
+ngx_http_taptalent_zone_queued(ngx_http_taptalent_zone_spool_t *s,
+    ngx_int_t n)
+{
+    if (s && ngx_process_slot < NGX_HTTP_TAPTALENT_ZONE_WORKERS) {
+        s->workers[ngx_process_slot].value += n;
+    }
+}
+
+
+ngx_uint_t
+ngx_http_taptalent_zone_alive(ngx_atomic_uint_t pid)
+{
+    return pid && (kill((ngx_pid_t) pid, 0) == 0 || ngx_errno != NGX_ESRCH);
+}
+
+
 /* a worker that is dead says nothing, nor does one that was killed */
 
 ngx_uint_t
@@ -485,11 +526,7 @@ ngx_http_taptalent_zone_told(ngx_http_taptalent_zone_spool_t *s,
 
         w = &s->workers[i];
 
-        if (w->pid == 0) {
-            continue;
-        }
-
-        if (kill((ngx_pid_t) w->pid, 0) == -1 && ngx_errno == NGX_ESRCH) {
+        if (!ngx_http_taptalent_zone_alive(w->pid)) {
             continue;
         }
 
@@ -582,6 +619,12 @@ ngx_http_taptalent_zone_attempt(ngx_http_taptalent_zone_dest_t *dest,
     if (outcome != NGX_HTTP_TAPTALENT_DELIVERED) {
         dest->error_status = status;
         dest->error_time = ngx_http_taptalent_now();
+
+    } else if (dest->down) {
+
+        /* it was so for a worker that may be dead */
+
+        ngx_http_taptalent_zone_up(dest);
     }
 }
 

@@ -138,6 +138,7 @@ typedef struct {
     /* what a worker has measured, which the next one may do when it is due */
 
     ngx_atomic_t                  due;            /* ms since 1970 */
+    ngx_atomic_t                  measurer;       /* pid, or 0 */
     ngx_atomic_t                  measured;       /* ms since 1970, or 0 */
     ngx_atomic_t                  files;
     ngx_atomic_t                  waiting;        /* events */
@@ -150,6 +151,7 @@ typedef struct {
 
     ngx_atomic_t                  min_free;       /* as it is configured */
     ngx_atomic_t                  max_size;       /* of a quarantine */
+    ngx_atomic_t                  limit;          /* of queues in memory */
     ngx_uint_t                    kind;
     ngx_str_t                     name;
 } ngx_http_taptalent_zone_spool_t;
@@ -258,6 +260,13 @@ void ngx_http_taptalent_zone_commit(ngx_http_taptalent_zone_spool_t *s,
  */
 void ngx_http_taptalent_zone_tell(ngx_http_taptalent_zone_spool_t *s,
     ngx_uint_t value);
+
+/* so many events more, or fewer, wait in the worker's memory */
+void ngx_http_taptalent_zone_queued(ngx_http_taptalent_zone_spool_t *s,
+    ngx_int_t n);
+
+/* false for 0 and for a process that is no more */
+ngx_uint_t ngx_http_taptalent_zone_alive(ngx_atomic_uint_t pid);
 
 /* the sum, or the largest, of what the living workers say, and how many do */
 ngx_uint_t ngx_http_taptalent_zone_told(ngx_http_taptalent_zone_spool_t *s,

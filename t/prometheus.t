@@ -45,13 +45,14 @@ push @{ $blocks{$1} }, $2 while $document =~ /^```(\w+)\n(.*?)^```$/msg;
 
 my $P = 'taptalent_webhook_';
 my $spool = $t->spool();
+my $quarantine = $t->prefix() . '/quarantine';
 my $started = 'resume.bulk_upload_parse.started';
 
 
 # What was sent, and what has to come of it.
 
 my %want = (verdicts => {}, events => {}, bytes => 0, spooled => 0,
-            memory => 0);
+            memory => 0, dead => 0, kept => 0, unenforced => 0);
 
 # the status of each answer
 
@@ -60,7 +61,8 @@ my %answer = (accepted => 200, ignored => 200, method => 405,
               content_encoding => 415, event_header => 400,
               timestamp_header => 400, too_large => 413, json => 400,
               payload => 422, event_mismatch => 422, company_id => 403,
-              unavailable => 503);
+              unavailable => 503, key => 401, signature => 401, stale => 422,
+              duplicate => 200);
 
 nginx_start();
 rules_tested();
@@ -71,7 +73,7 @@ prometheus_start();
 load('load');
 counted('load');
 
-firing('SpoolLow', 'Unavailable', 'Refused', 'Malformed');
+firing('SpoolLow', 'Unavailable', 'Refused', 'Unenforced', 'Malformed');
 
 my $before = counters();
 ok($t->reload(old_gone => 1), 'a reload');
@@ -134,12 +136,54 @@ http {
     server {
         listen 127.0.0.1:%%PORT_0%%;
         client_max_body_size 64k;
+        $lines
 
         location = /hook {
             taptalent_webhook on;
             taptalent_webhook_spool %%SPOOL%%;
             taptalent_webhook_forward /application;
-            $lines
+        }
+
+        location = /key {
+            taptalent_webhook on;
+            taptalent_webhook_key s3cret;
+            taptalent_webhook_spool %%SPOOL%%;
+            taptalent_webhook_forward /application;
+        }
+
+        location = /signature {
+            taptalent_webhook on;
+            taptalent_webhook_signature key=s3cret header=X-Signature;
+            taptalent_webhook_spool %%SPOOL%%;
+            taptalent_webhook_forward /application;
+        }
+
+        location = /stale {
+            taptalent_webhook on;
+            taptalent_webhook_tolerance 5m;
+            taptalent_webhook_spool %%SPOOL%%;
+            taptalent_webhook_forward /application;
+        }
+
+        location = /unenforced {
+            taptalent_webhook on;
+            taptalent_webhook_enforce off;
+            taptalent_webhook_spool %%SPOOL%%;
+            taptalent_webhook_forward /application;
+        }
+
+        location = /dedup {
+            taptalent_webhook on;
+            taptalent_webhook_dedup 10m;
+            taptalent_webhook_spool %%SPOOL%%;
+            taptalent_webhook_forward /application;
+        }
+
+        location = /quarantine {
+            taptalent_webhook on;
+            taptalent_webhook_quarantine %%PREFIX%%/quarantine;
+            taptalent_webhook_spool %%SPOOL%%;
+            taptalent_webhook_forward /application;
         }
 
         location = /memory {
@@ -445,6 +489,7 @@ sub result {
     for my $series (@{ $answer->{data}{result} // [] }) {
         my %labels = %{ $series->{metric} };
         delete @labels{qw(__name__ job instance)};
+        delete $labels{forward} if exists $labels{destination};
         $result{ join ' ', map { $labels{$_} } sort keys %labels }
             = 0 + $series->{value}[1];
     }
@@ -511,6 +556,9 @@ sub cases {
         [2, 'event_mismatch', event(event => 'resume.a'),
          headers => { 'X-Webhook-Event' => 'resume.b' }],
         [5, 'company_id', event(companyId => 'acme')],
+        [3, 'key', event(), path => '/key'],
+        [1, 'signature', event(), path => '/signature'],
+        [2, 'stale', event(), path => '/stale'],
         [2, 'unavailable', event(), path => '/full'],
     );
 }
@@ -532,6 +580,23 @@ sub load {
         my ($n, $verdict, $body, %opts) = @$case;
         sent($n * @senders, $verdict, $body, %opts);
     }
+
+    # an event is known as soon as it is durable, by the next request
+
+    my $body = event(data => { load => $name });
+
+    post(1, 'accepted', $body, path => '/dedup');
+    post(2, 'duplicate', $body, path => '/dedup');
+
+    # what is the same is kept once
+
+    my $other = event(companyId => 'acme', data => { load => $name });
+
+    post(1, 'company_id', $other, path => '/quarantine');
+    post(2, 'accepted', $other, path => '/unenforced');
+
+    $want{kept}++;
+    $want{unenforced} += 2;
 }
 
 sub sender {
@@ -575,14 +640,15 @@ sub sent {
 # one after the other, by us
 
 sub post {
-    my ($n, $body, %opts) = @_;
+    my ($n, $verdict, $body, %opts) = @_;
 
     for (1 .. $n) {
         my $r = $t->post($opts{path} // '/hook', $body);
-        is($r->{status}, 200, 'an event') if $r->{status} != 200;
+        is($r->{status}, $answer{$verdict}, $verdict)
+            if $r->{status} != $answer{$verdict};
     }
 
-    sent($n, 'accepted', $body, %opts);
+    sent($n, $verdict, $body, %opts);
 }
 
 
@@ -591,14 +657,20 @@ sub post {
 sub counted {
     my ($name) = @_;
 
-    my $dead = $want{dead} // 0;
+    my $dead = $want{dead};
     my $one = qq({spool="$spool"});
 
     equal("${P}requests_total > 0", $want{verdicts}, "$name: verdicts");
+    equal("${P}unenforced_total > 0", { company_id => $want{unenforced} },
+          "$name: not enforced");
     equal("${P}events_total > 0", $want{events}, "$name: events");
     equal("${P}received_bytes_total", { '' => $want{bytes} },
           "$name: bytes");
 
+    equal("${P}quarantined_events_total", { $quarantine => $want{kept} },
+          "$name: kept");
+    equal("${P}quarantine_events", { $quarantine => $want{kept} },
+          "$name: kept, and there");
     equal("sum(${P}commit_events_sum)", { '' => $want{spooled} },
           "$name: committed");
     equal(qq(sum(${P}commits_total{result="error"})), { '' => 0 },
@@ -668,8 +740,8 @@ sub down {
 
     $_->stop() for $app, $other;
 
-    post(5, event(data => { n => 3 }));
-    post(3, event(data => { n => 4 }), path => '/memory');
+    post(5, 'accepted', event(data => { n => 3 }));
+    post(3, 'accepted', event(data => { n => 4 }), path => '/memory');
 
     equal($up, { "/application $spool" => 0, '/other' => 0 }, 'down');
     equal(qq(${P}backlog_events{spool="$spool"}), { $spool => 5 },
@@ -701,7 +773,7 @@ sub down {
 }
 
 sub dead_letter {
-    post(2, event(data => { mode => '422' }));
+    post(2, 'accepted', event(data => { mode => '422' }));
     $want{dead} = 2;
 
     equal(qq(${P}dead_letters_total{spool="$spool"}),
@@ -1042,8 +1114,11 @@ sub access_log {
               [sort map { $json->encode($_) }
                     grep { $_->{status} >= 400 } @all],
               'the log of refusals');
-    is(scalar(grep { $_->{verdict} eq 'accepted' } @all), $want{spooled},
-       'the access log');
+
+    my %verdicts;
+    $verdicts{ $_->{verdict} }++ for @all;
+    is_deeply(\%verdicts, $want{verdicts}, 'the access log');
+
     is(scalar(grep { $_->{verdict} eq 'company_id'
                      && $_->{company_id} eq 'acme' } @refused),
        $want{verdicts}{company_id}, 'the access log: companies');

@@ -1124,10 +1124,16 @@ sub body {
 
     if (($headers->{'transfer-encoding'} // '') eq 'chunked') {
         while (1) {
-            until ($self->{in} =~ s/^([0-9a-fA-F]+)[^\r\n]*\r\n//) {
-                $self->fill($deadline) or return short($self, $answer);
+            my $size;
+
+            # $1 is another one after each round of a loop
+
+            until (defined $size) {
+                $size = hex $1
+                    if $self->{in} =~ s/^([0-9a-fA-F]+)[^\r\n]*\r\n//;
+                defined $size || $self->fill($deadline)
+                    or return short($self, $answer);
             }
-            my $size = hex $1;
             while (length $self->{in} < $size + 2) {
                 $self->fill($deadline) or return short($self, $answer);
             }
