@@ -120,7 +120,7 @@ for my $test (sort @tests) {
         } elsif ($line =~ /^#\s+mutant: (.+?): (.*?), (.*?), "(.*)", \d+ s$/) {
             push @mutants, [$1, $2, $3, $4];
 
-        } elsif ($line =~ /^#\s+(\w+): (\d+)\ executions,\ (\d+)\ edges,
+        } elsif ($line =~ /^\#\s+(\w+):\ (\d+)\ executions,\ (\d+)\ edges,
                            \ (\d+)\ inputs,\ (\d+)\ findings/x)
         {
             push @fuzzers, [$1, $2, $3, $4, $5];
