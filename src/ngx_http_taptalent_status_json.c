@@ -492,6 +492,9 @@ static void
 ngx_http_taptalent_json_entry(ngx_http_taptalent_writer_t *w,
     ngx_http_taptalent_recent_t *entry)
 {
+    u_char  *last;
+    u_char   buf[NGX_HTTP_TAPTALENT_WHY + sizeof("not enforced: ")];
+
     if (entry->verdict >= NGX_HTTP_TAPTALENT_VERDICTS) {
         entry->verdict = NGX_HTTP_TAPTALENT_NONE;
     }
@@ -507,7 +510,18 @@ ngx_http_taptalent_json_entry(ngx_http_taptalent_writer_t *w,
     ngx_http_taptalent_json_member(w, "company", entry->company_id,
                                    entry->company_id_len);
     ngx_http_taptalent_json_member(w, "id", entry->id, entry->id_len);
-    ngx_http_taptalent_json_member(w, "why", entry->why, entry->why_len);
+
+    /* what was taken has a reason only with "taptalent_webhook_enforce off" */
+
+    last = buf;
+
+    if (entry->status < 300 && entry->why_len) {
+        last = ngx_cpymem(last, "not enforced: ", sizeof("not enforced: ") - 1);
+    }
+
+    last = ngx_cpymem(last, entry->why, entry->why_len);
+
+    ngx_http_taptalent_json_member(w, "why", buf, last - buf);
 
     ngx_http_taptalent_write(w, ",\"hint\":\"%s\"}",
                              ngx_http_taptalent_hints[entry->verdict]);

@@ -40,6 +40,13 @@ my $locations = <<'EOF';
             taptalent_webhook_retry initial=1h max=1h;
         }
 
+        location /report {
+            taptalent_webhook on;
+            taptalent_webhook_key right;
+            taptalent_webhook_enforce off;
+            taptalent_webhook_spool %%PREFIX%%/report;
+        }
+
         location /low {
             taptalent_webhook on;
             taptalent_webhook_spool %%PREFIX%%/low min_free=1000000g;
@@ -379,6 +386,18 @@ sub recent {
     $t->post('/hook', '{', headers => { 'X-Webhook-Event' => 'a.x' })
         for 1 .. 70;
 
+    # what is not enforced is counted, and why is said
+
+    $t->post('/report', event(event => 'a.report'));
+
+    my ($reported) = @{ status()->{recent} };
+
+    is($reported->{verdict}, 'accepted', 'not enforced: accepted');
+    like($reported->{why}, qr/^not enforced: send the key of/, 'and why not');
+    is(status()->{unenforced}{key}, 1, 'counted');
+    is(metrics()->{'taptalent_webhook_unenforced_total{verdict="key"}'}, 1,
+       'the same in the metrics');
+
     my @recent = @{ status()->{recent} };
     my @refused = grep { $_->{status} >= 300 } @recent;
     my @taken = grep { $_->{status} < 300 } @recent;
@@ -590,9 +609,9 @@ sub memory {
 
     ok($full, 'what waits in both workers');
     is($queue->()->{workers}, 2, 'of two');
-    is(metrics()->{'taptalent_webhook_queue_events{forward="/nowhere"}'}, 6,
+    is(metrics()->{'taptalent_webhook_queue_events{spool="",forward="/nowhere"}'}, 6,
        'the same in the metrics');
-    is(metrics()->{'taptalent_webhook_queue_limit{forward="/nowhere"}'}, 3,
+    is(metrics()->{'taptalent_webhook_queue_limit{spool="",forward="/nowhere"}'}, 3,
        'the limit too');
 
     my ($one) = $t->workers();
