@@ -31,7 +31,7 @@ my $JSON = JSON::PP->new->utf8->allow_nonref->canonical;
 my @ARGS = qw(--headless --no-sandbox --disable-gpu --disable-quic
               --disable-dev-shm-usage --disable-background-networking
               --disable-component-update --disable-sync --no-first-run
-              --no-proxy-server --window-size=1440,900);
+              --no-proxy-server);
 
 my @browsers;
 my $owner = $$;
@@ -197,6 +197,7 @@ sub cdp {
 
 
 # ->screen(width, 'dark'): in CSS pixels, and 'dark' or 'light'.
+# ->hide, ->unhide: the window, and with it the page.
 
 sub screen {
     my ($self, $width, $scheme) = @_;
@@ -209,6 +210,10 @@ sub screen {
     $self->cdp('Emulation.setEmulatedMedia', features => [
         { name => 'prefers-color-scheme', value => $scheme }]);
 }
+
+sub hide { return $_[0]->command('/window/minimize') }
+sub unhide { return $_[0]->command('/window/rect', { width => 1440,
+                                                     height => 900 }) }
 
 
 # ->console: what the console has got since the last time, errors of the page,
