@@ -26,7 +26,7 @@ static ngx_uint_t ngx_http_taptalent_repeated(ngx_http_request_t *r,
 static void ngx_http_taptalent_keep(ngx_http_request_t *r,
     ngx_http_taptalent_ctx_t *ctx);
 static ngx_http_taptalent_verdict_e ngx_http_taptalent_queue(
-    ngx_http_taptalent_ctx_t *ctx, ngx_http_taptalent_loc_conf_t *tlcf);
+    ngx_http_taptalent_ctx_t *ctx, ngx_http_taptalent_forward_t *forward);
 static ngx_int_t ngx_http_taptalent_store(ngx_http_request_t *r,
     ngx_http_taptalent_ctx_t *ctx);
 static void ngx_http_taptalent_commit_handler(ngx_http_taptalent_waiter_t *w,
@@ -377,7 +377,7 @@ ngx_http_taptalent_body_handler(ngx_http_request_t *r)
             verdict = NGX_HTTP_TAPTALENT_DUPLICATE;
 
         } else if (tlcf->spool == NULL) {
-            verdict = ngx_http_taptalent_queue(ctx, tlcf);
+            verdict = ngx_http_taptalent_queue(ctx, tlcf->forward);
 
         } else if (ngx_http_taptalent_store(r, ctx) == NGX_OK) {
             return;
@@ -470,9 +470,8 @@ static ngx_uint_t
 ngx_http_taptalent_repeated(ngx_http_request_t *r,
     ngx_http_taptalent_ctx_t *ctx)
 {
-    ngx_http_taptalent_loc_conf_t    *tlcf;
-    ngx_http_taptalent_main_conf_t   *tmcf;
-    ngx_http_taptalent_zone_spool_t  *stats;
+    ngx_http_taptalent_loc_conf_t   *tlcf;
+    ngx_http_taptalent_main_conf_t  *tmcf;
 
     tlcf = ngx_http_get_module_loc_conf(r, ngx_http_taptalent_webhook_module);
 
@@ -482,9 +481,7 @@ ngx_http_taptalent_repeated(ngx_http_request_t *r,
 
     tmcf = ngx_http_get_module_main_conf(r, ngx_http_taptalent_webhook_module);
 
-    stats = tlcf->spool ? tlcf->spool->commit.stats : tlcf->forward->stats;
-
-    return ngx_http_taptalent_dedup_seen(tmcf->zone, stats,
+    return ngx_http_taptalent_dedup_seen(tmcf->zone, tlcf->spool->commit.stats,
                                          ctx->event.id.data, tlcf->dedup);
 }
 
@@ -548,23 +545,13 @@ ngx_http_taptalent_keep(ngx_http_request_t *r, ngx_http_taptalent_ctx_t *ctx)
 
 static ngx_http_taptalent_verdict_e
 ngx_http_taptalent_queue(ngx_http_taptalent_ctx_t *ctx,
-    ngx_http_taptalent_loc_conf_t *tlcf)
+    ngx_http_taptalent_forward_t *forward)
 {
-    ngx_http_taptalent_forward_t  *forward;
-
-    forward = tlcf->forward;
-
     (void) clock_gettime(CLOCK_REALTIME, &ctx->event.received);
 
     switch (ngx_http_taptalent_queue_put(forward, &ctx->event)) {
 
     case NGX_OK:
-
-        if (tlcf->dedup) {
-            ngx_http_taptalent_dedup_add(forward->zone, forward->stats,
-                                         ctx->event.id.data, 1);
-        }
-
         return NGX_HTTP_TAPTALENT_ACCEPTED;
 
     case NGX_DECLINED:
@@ -943,6 +930,16 @@ ngx_http_taptalent_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
         return NGX_CONF_ERROR;
     }
 
+    /* what is in memory only may be lost when the sender comes again */
+
+    if (conf->dedup && conf->spool == NULL) {
+        ngx_log_error(NGX_LOG_WARN, cf->log, 0,
+                      "\"taptalent_webhook_dedup\" has no effect for "
+                      "\"taptalent_webhook on\" in %s:%ui, which has no spool",
+                      conf->file, conf->line);
+        conf->dedup = 0;
+    }
+
     if (conf->dedup) {
         tmcf = ngx_http_conf_get_module_main_conf(cf,
                                            ngx_http_taptalent_webhook_module);
@@ -1001,6 +998,7 @@ ngx_http_taptalent_merge_mode(ngx_conf_t *cf,
 
         if (clcf->handler == NULL) {
             conf->mode = prev->mode;
+            conf->status = prev->status;
             conf->file = prev->file;
             conf->line = prev->line;
             conf->conf_ctx = prev->conf_ctx;
@@ -1008,6 +1006,9 @@ ngx_http_taptalent_merge_mode(ngx_conf_t *cf,
 
         if (clcf->lmt_excpt && conf->mode != NGX_HTTP_TAPTALENT_OFF) {
             clcf->handler = ngx_http_taptalent_handler;
+
+        } else if (clcf->lmt_excpt && conf->status) {
+            clcf->handler = ngx_http_taptalent_status_handler;
         }
     }
 
@@ -1113,5 +1114,5 @@ ngx_http_taptalent_init(ngx_conf_t *cf)
         }
     }
 
-    return NGX_OK;
+    return ngx_http_taptalent_check_spools(cf, tmcf);
 }

@@ -165,6 +165,10 @@ char *ngx_http_taptalent_use_quarantine(ngx_conf_t *cf,
 ngx_int_t ngx_http_taptalent_add_zone(ngx_conf_t *cf,
     ngx_http_taptalent_main_conf_t *tmcf);
 
+/* postconfiguration: no directory is two spools, whatever its names */
+ngx_int_t ngx_http_taptalent_check_spools(ngx_conf_t *cf,
+    ngx_http_taptalent_main_conf_t *tmcf);
+
 /* for the module */
 ngx_int_t ngx_http_taptalent_init_process(ngx_cycle_t *cycle);
 

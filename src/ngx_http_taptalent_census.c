@@ -41,6 +41,7 @@ typedef struct {
 typedef struct {
     void                              *ident[4];
     ngx_event_t                        timer;
+    ngx_cycle_t                       *cycle;
     ngx_http_taptalent_zone_t         *zone;
     ngx_array_t                        spools;     /* of census_t */
 } ngx_http_taptalent_census_conf_t;
@@ -110,6 +111,7 @@ ngx_http_taptalent_census_init(ngx_cycle_t *cycle,
     }
 
     conf->ident[3] = (void *) -1;
+    conf->cycle = cycle;
     conf->zone = zone;
 
     conf->timer.handler = ngx_http_taptalent_census_timer;
@@ -132,11 +134,13 @@ ngx_http_taptalent_census_timer(ngx_event_t *ev)
     ngx_http_taptalent_zone_spool_t   *s;
     ngx_http_taptalent_census_conf_t  *conf;
 
-    if (ngx_exiting) {
+    conf = ev->data;
+
+    /* a single process goes on with the next cycle, whose zone is another */
+
+    if (ngx_exiting || conf->cycle != ngx_cycle) {
         return;
     }
-
-    conf = ev->data;
 
     cs = conf->spools.elts;
     now = ngx_http_taptalent_now();

@@ -185,7 +185,8 @@ ngx_http_taptalent_commit_measured(ngx_http_taptalent_commit_t *c)
     c->known = 1;
 
     low = (c->free_bytes < c->min_free
-           || c->free_inodes < NGX_HTTP_TAPTALENT_INODES);
+           || c->free_inodes < (c->max_size ? NGX_HTTP_TAPTALENT_RESERVED
+                                            : NGX_HTTP_TAPTALENT_INODES));
 
     if (low == c->low) {
         return;
@@ -551,6 +552,8 @@ ngx_http_taptalent_commit_failed(ngx_http_taptalent_commit_t *c)
     /* what was measured did not help */
 
     c->known = 0;
+
+    ngx_http_taptalent_zone_count(c->stats, commit_errors, 1);
 
     ngx_http_taptalent_zone_tell(c->stats,
                                  c->broken ? NGX_HTTP_TAPTALENT_BROKEN

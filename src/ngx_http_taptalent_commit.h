@@ -26,7 +26,10 @@
  */
 
 
-#define NGX_HTTP_TAPTALENT_INODES  16  /* free ones, fewer are too few */
+/* free inodes, fewer are too few; a quarantine leaves some for spools */
+
+#define NGX_HTTP_TAPTALENT_INODES    16
+#define NGX_HTTP_TAPTALENT_RESERVED  1024
 
 
 typedef struct ngx_http_taptalent_waiter_s  ngx_http_taptalent_waiter_t;

@@ -40,6 +40,9 @@ static void ngx_http_taptalent_dedup_insert(ngx_http_taptalent_zone_t *zone,
     ngx_http_taptalent_zone_spool_t *s, u_char *id);
 static ngx_uint_t ngx_http_taptalent_dedup_forget(
     ngx_http_taptalent_zone_t *zone, ngx_uint_t n, ngx_uint_t force);
+static ngx_uint_t ngx_http_taptalent_dedup_expire(
+    ngx_http_taptalent_zone_t *zone, ngx_queue_t *added, ngx_uint_t n,
+    ngx_uint_t force);
 static void ngx_http_taptalent_dedup_insert_value(ngx_rbtree_node_t *temp,
     ngx_rbtree_node_t *node, ngx_rbtree_node_t *sentinel);
 static ngx_rbtree_key_t ngx_http_taptalent_dedup_key(u_char *id);
@@ -54,6 +57,7 @@ ngx_http_taptalent_dedup_init(ngx_http_taptalent_zone_shared_t *sh)
     ngx_rbtree_init(&sh->ids, &sh->sentinel,
                     ngx_http_taptalent_dedup_insert_value);
     ngx_queue_init(&sh->added);
+    ngx_queue_init(&sh->refused_added);
 }
 
 
@@ -90,7 +94,11 @@ ngx_http_taptalent_dedup_seen(ngx_http_taptalent_zone_t *zone,
 
     node = ngx_http_taptalent_dedup_find(zone->sh, s, id);
 
-    seen = (node && ngx_current_msec - node->added <= window);
+    /* another worker may be a tick ahead */
+
+    seen = (node
+            && (ngx_msec_int_t) (ngx_current_msec - node->added)
+               <= (ngx_msec_int_t) window);
 
     ngx_shmtx_unlock(&zone->shpool->mutex);
 
@@ -150,34 +158,53 @@ ngx_http_taptalent_dedup_insert(ngx_http_taptalent_zone_t *zone,
 done:
 
     node->added = ngx_current_msec;
-    ngx_queue_insert_head(&sh->added, &node->queue);
+
+    ngx_queue_insert_head(s->kind == NGX_HTTP_TAPTALENT_QUARANTINE
+                          ? &sh->refused_added : &sh->added, &node->queue);
 }
 
 
-/* up to "n" of the oldest: those that are too old, or any; how many */
+/*
+ * Up to "n" of the oldest: those that are too old, or any; how many.  Those of
+ * a quarantine go first: a stranger is not to make us forget what is genuine.
+ */
 
 static ngx_uint_t
 ngx_http_taptalent_dedup_forget(ngx_http_taptalent_zone_t *zone, ngx_uint_t n,
     ngx_uint_t force)
 {
-    ngx_uint_t                         i;
-    ngx_queue_t                       *q;
-    ngx_http_taptalent_dedup_node_t   *node;
-    ngx_http_taptalent_zone_shared_t  *sh;
+    ngx_uint_t  i;
 
-    sh = zone->sh;
+    i = ngx_http_taptalent_dedup_expire(zone, &zone->sh->refused_added, n,
+                                        force);
 
-    for (i = 0; i < n && !ngx_queue_empty(&sh->added); i++) {
+    return i + ngx_http_taptalent_dedup_expire(zone, &zone->sh->added, n - i,
+                                               force);
+}
 
-        q = ngx_queue_last(&sh->added);
+
+static ngx_uint_t
+ngx_http_taptalent_dedup_expire(ngx_http_taptalent_zone_t *zone,
+    ngx_queue_t *added, ngx_uint_t n, ngx_uint_t force)
+{
+    ngx_uint_t                        i;
+    ngx_queue_t                      *q;
+    ngx_http_taptalent_dedup_node_t  *node;
+
+    for (i = 0; i < n && !ngx_queue_empty(added); i++) {
+
+        q = ngx_queue_last(added);
         node = ngx_queue_data(q, ngx_http_taptalent_dedup_node_t, queue);
 
-        if (!force && ngx_current_msec - node->added <= zone->window) {
+        if (!force
+            && (ngx_msec_int_t) (ngx_current_msec - node->added)
+               <= (ngx_msec_int_t) zone->window)
+        {
             break;
         }
 
         ngx_queue_remove(q);
-        ngx_rbtree_delete(&sh->ids, &node->node);
+        ngx_rbtree_delete(&zone->sh->ids, &node->node);
         ngx_slab_free_locked(zone->shpool, node);
     }
 

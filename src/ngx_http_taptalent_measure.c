@@ -56,6 +56,8 @@ static ngx_int_t ngx_http_taptalent_measure_corrupt(
     u_char *name, size_t len);
 static void ngx_http_taptalent_measure_keep(
     ngx_http_taptalent_oldest_t *oldest, u_char *name, size_t len, off_t size);
+static ngx_uint_t ngx_http_taptalent_measure_refused(
+    ngx_http_taptalent_spool_t *spool, u_char *name);
 static ngx_uint_t ngx_http_taptalent_measure_events(u_char *name, size_t len);
 static time_t ngx_http_taptalent_measure_time(u_char *name, size_t len);
 
@@ -249,52 +251,75 @@ ngx_http_taptalent_measure_corrupt(ngx_http_taptalent_spool_t *spool,
 }
 
 
-/* names sort by time; so many of the oldest at once, as often as it takes */
+/* whether it is of a quarantine: a spool under another name is none */
+
+static ngx_uint_t
+ngx_http_taptalent_measure_refused(ngx_http_taptalent_spool_t *spool,
+    u_char *name)
+{
+    ssize_t   n;
+    ngx_fd_t  fd;
+    u_char    buf[sizeof("{\"refused\":") - 1];
+
+    fd = openat(spool->fd[NGX_HTTP_TAPTALENT_NEW], (char *) name,
+                O_RDONLY|O_NONBLOCK|O_NOFOLLOW|O_CLOEXEC);
+
+    if (fd == NGX_INVALID_FILE) {
+        return 0;
+    }
+
+    n = read(fd, buf, sizeof(buf));
+
+    (void) ngx_close_file(fd);
+
+    return n == (ssize_t) sizeof(buf)
+           && ngx_strncmp(buf, "{\"refused\":", sizeof(buf)) == 0;
+}
+
+
+/* names sort by time; the oldest go, more of them with the next commit */
 
 off_t
 ngx_http_taptalent_spool_trim(ngx_http_taptalent_spool_t *spool, off_t max)
 {
-    ngx_int_t                             rc;
-    ngx_uint_t                            i;
-    ngx_http_taptalent_oldest_t          *oldest;
-    ngx_http_taptalent_measure_t          m;
-    ngx_http_taptalent_spool_error_t      error;
+    ngx_int_t                          rc;
+    ngx_uint_t                         i, n;
+    ngx_http_taptalent_oldest_t       *oldest;
+    ngx_http_taptalent_measure_t       m;
+    ngx_http_taptalent_spool_error_t   error;
 
     oldest = malloc(sizeof(ngx_http_taptalent_oldest_t));
     if (oldest == NULL) {
         return NGX_ERROR;
     }
 
-    for ( ;; ) {
+    ngx_memzero(&m, sizeof(ngx_http_taptalent_measure_t));
 
-        ngx_memzero(&m, sizeof(ngx_http_taptalent_measure_t));
+    oldest->n = 0;
+    m.keep = oldest;
 
-        oldest->n = 0;
-        m.keep = oldest;
+    rc = ngx_http_taptalent_measure_dir(spool, NGX_HTTP_TAPTALENT_NEW, &m,
+                                        ngx_http_taptalent_measure_new,
+                                        &error);
 
-        rc = ngx_http_taptalent_measure_dir(spool, NGX_HTTP_TAPTALENT_NEW, &m,
-                                            ngx_http_taptalent_measure_new,
-                                            &error);
+    if (rc == NGX_OK && (off_t) m.bytes > max) {
 
-        if (rc != NGX_OK || (off_t) m.bytes <= max) {
-            break;
-        }
+        /* the newest one stays, however large it is */
 
-        for (i = 0; i < oldest->n && (off_t) m.bytes > max - max / 10; i++) {
+        n = oldest->n - (oldest->n == m.files);
 
-            if (unlinkat(spool->fd[NGX_HTTP_TAPTALENT_NEW],
-                         (char *) oldest->files[i].name, 0)
-                == -1
-                && ngx_errno != NGX_ENOENT)
+        for (i = 0; i < n && (off_t) m.bytes > max - max / 10; i++) {
+
+            if (!ngx_http_taptalent_measure_refused(spool,
+                                                    oldest->files[i].name)
+                || unlinkat(spool->fd[NGX_HTTP_TAPTALENT_NEW],
+                            (char *) oldest->files[i].name, 0)
+                   == -1)
             {
-                break;
+                continue;
             }
 
             m.bytes -= oldest->files[i].size;
-        }
-
-        if ((off_t) m.bytes <= max || i < oldest->n) {
-            break;
         }
     }
 

@@ -80,6 +80,17 @@ ngx_http_taptalent_create_item(ngx_http_taptalent_queue_t *q,
     /* from here on it ages by itself: the clock may be set */
 
     item->age = ngx_max(ngx_time() - item->delivery.event.received.tv_sec, 0);
+
+    /* who takes one out of quarantine does not want it to be too old */
+
+    if (text->len > sizeof("{\"refused\":") - 1
+        && ngx_strncmp(text->data, "{\"refused\":",
+                       sizeof("{\"refused\":") - 1)
+           == 0)
+    {
+        item->age = 0;
+    }
+
     item->created = ngx_current_msec;
 
     item->timer.handler = ngx_http_taptalent_item_timer;

@@ -242,7 +242,8 @@ ngx_int_t ngx_http_taptalent_spool_measure(ngx_http_taptalent_spool_t *spool,
 
 /*
  * If the files in new/ have more than "max" bytes, removes the oldest until a
- * tenth of it is free.  How many bytes they have then, or NGX_ERROR.
+ * tenth of it is free, but only so many at once, and only those that a
+ * quarantine has written.  How many bytes they have then, or NGX_ERROR.
  */
 off_t ngx_http_taptalent_spool_trim(ngx_http_taptalent_spool_t *spool,
     off_t max);

@@ -420,6 +420,12 @@ ngx_http_taptalent_character(u_char **p, u_char *last)
     start = *p;
     ch = ngx_utf8_decode(p, last - *p);
 
+    /* ngx_utf8_decode() takes surrogates for characters */
+
+    if (ch >= 0xd800 && ch <= 0xdfff) {
+        ch = 0x110000;
+    }
+
     if (ch > 0x10ffff) {
         *p = start + 1;
     }

@@ -25,7 +25,8 @@
 
 #define NGX_HTTP_TAPTALENT_LAYOUT                                             \
     (0x74770000 + 1 + sizeof(ngx_http_taptalent_zone_shared_t)                \
-     + 31 * sizeof(ngx_http_taptalent_zone_spool_t))
+     + 31 * sizeof(ngx_http_taptalent_zone_spool_t)                           \
+     + 961 * sizeof(ngx_http_taptalent_zone_dest_t))
 
 
 static ngx_http_taptalent_bound_t  ngx_http_taptalent_duration_bounds[] = {
@@ -464,7 +465,6 @@ ngx_http_taptalent_zone_commit(ngx_http_taptalent_zone_spool_t *s,
                                     &ngx_http_taptalent_duration_scale, usec);
 
     if (rc != NGX_OK) {
-        (void) ngx_atomic_fetch_add(&s->commit_errors, 1);
         return;
     }
 
@@ -715,7 +715,9 @@ ngx_http_taptalent_zone_waiting(ngx_http_taptalent_zone_t *zone)
         if (sp[i]->kind == NGX_HTTP_TAPTALENT_MEMORY) {
             waiting += ngx_http_taptalent_zone_told(sp[i], &workers);
 
-        } else if (sp[i]->kind == NGX_HTTP_TAPTALENT_SPOOL) {
+        } else if (sp[i]->kind == NGX_HTTP_TAPTALENT_SPOOL
+                   && sp[i]->measured)
+        {
             waiting += sp[i]->waiting;
         }
     }

@@ -211,7 +211,11 @@ typedef struct {
 
     ngx_rbtree_t                  ids;            /* of what is committed */
     ngx_rbtree_node_t             sentinel;
-    ngx_queue_t                   added;          /* the same, by their age */
+
+    /* the same by their age, of spools, and of quarantines, which go first */
+
+    ngx_queue_t                   added;
+    ngx_queue_t                   refused_added;
 
     ngx_queue_t                   spools;
 } ngx_http_taptalent_zone_shared_t;
@@ -250,7 +254,7 @@ void ngx_http_taptalent_zone_verdict(ngx_http_taptalent_zone_t *zone,
     ngx_http_taptalent_verdict_e verdict, ngx_uint_t status,
     ngx_http_taptalent_event_t *ev, const char *why);
 
-/* a commit has ended, after so many microseconds */
+/* a commit has ended, after so many microseconds; not the errors' counter */
 void ngx_http_taptalent_zone_commit(ngx_http_taptalent_zone_spool_t *s,
     ngx_int_t rc, ngx_uint_t events, ngx_uint_t usec);
 

@@ -82,6 +82,14 @@ http {
             taptalent_webhook_dedup 1h;
         }
 
+        location /kept {
+            taptalent_webhook on;
+            taptalent_webhook_spool %%PREFIX%%/kept;
+            taptalent_webhook_key right;
+            taptalent_webhook_quarantine %%PREFIX%%/quarantine max_size=64k;
+            taptalent_webhook_dedup 1h;
+        }
+
         location = /deliver {
             internal;
             proxy_pass http://127.0.0.1:%%PORT_2%%/app/deliver;
@@ -119,6 +127,7 @@ gone();
 dead_letters();
 memory();
 bounded();
+strangers();
 
 $t->no_alerts();
 
@@ -315,8 +324,16 @@ sub gone {
     $t->wait_for(sub { stored("$p/slow") == 1 }, 15, 'it to be stored');
     $c->abort();
 
-    ok($t->wait_for(sub { $t->post('/slow', $event)->{json}{duplicate} }, 15,
-                    'it to be known'), 'the event of a client that has gone');
+    # the file is there a moment before it is known
+
+    $t->wait_for(sub {
+        my ($s) = grep { $_->{path} eq "$p/slow" }
+                       @{ $t->get('/json')->{json}{spools} };
+        return $s->{committed} == 1;
+    }, 15, 'the commit to end');
+
+    ok($t->post('/slow', $event)->{json}{duplicate},
+       'the event of a client that has gone');
     is(stored("$p/slow"), 1, 'stored once');
 }
 
@@ -343,14 +360,18 @@ sub dead_letters {
 }
 
 
-sub memory {
-    my $id = 'dedup-0-' . $n++;
-    my $event = Test::Spool::event_body($id);
+# what is in memory only may be gone when the sender comes again
 
+sub memory {
+    my $event = Test::Spool::event_body('dedup-0-' . $n++);
+
+    my ($exit, $output) = $t->config_test();
+
+    is($exit, 0, 'without a spool');
+    like($output, qr/"taptalent_webhook_dedup" has no effect .* no spool/,
+         'and that it has no effect is said');
     is($t->post('/memory', $event)->{body}, '{"received":true}', 'from memory');
-    ok($t->post('/memory', $event)->{json}{duplicate}, 'again');
-    $t->wait_for(sub { $o->poll_app(); $o->{delivered}{$id} }, 15, 'delivery');
-    is(scalar @{ $o->{delivered}{$id} }, 1, 'delivered once');
+    is($t->post('/memory', $event)->{body}, '{"received":true}', 'and again');
 }
 
 
@@ -376,4 +397,25 @@ sub bounded {
     ok($t->get('/json')->{json}{spools}[0]{committed} >= 3000,
        'the status goes on');
     is(scalar(grep { /no memory/ } $t->error_log()), 0, 'nor is it an error');
+}
+
+
+# what is refused into quarantine is known there, too, but goes first
+
+sub strangers {
+    my $event = fresh();
+    my $key = { 'X-Webhook-Key' => 'right' };
+
+    $t->post('/kept', $event, headers => $key);
+
+    my $c = $t->connect();
+
+    for (1 .. 2500) {
+        $c->send($t->message('/kept', fresh(), keepalive => 1));
+        my $answer = $c->answer();
+        $c = $t->connect() if ($answer->{headers}{connection} // '') eq 'close';
+    }
+
+    ok($t->post('/kept', $event, headers => $key)->{json}{duplicate},
+       'strangers do not make it forget');
 }

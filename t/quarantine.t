@@ -100,10 +100,19 @@ sub lines {
     return map { split /\n/, $t->read_file($_) } files($dir);
 }
 
+sub counted {
+    my ($dir) = @_;
+    my ($q) = grep { $_->{path} eq "$p/$dir" }
+                   @{ $t->get('/json')->{json}{quarantines} };
+
+    return $q->{kept};
+}
+
 configurations();
 kept();
 not_kept();
 redeemed();
+aged();
 repeated();
 bounded();
 failing();
@@ -129,6 +138,8 @@ sub configurations {
          . 'taptalent_webhook_quarantine %%PREFIX%%/q;', qr/is duplicate/],
         ['taptalent_webhook_quarantine %%SPOOL%%;',
          qr/is that of a spool and of a quarantine, write another/],
+        ['taptalent_webhook_quarantine %%PREFIX%%//spool;',
+         qr/are one directory, write it in the same way/],
         ['taptalent_webhook_quarantine %%PREFIX%%/quarantine max_size=1m;',
          qr/has other parameters in/],
         ['taptalent_webhook_quarantine %%PREFIX%%/quarantine; '
@@ -295,14 +306,42 @@ sub redeemed {
 }
 
 
+# it may have been there for longer than an event is tried
+
+sub aged {
+    my $id = 'aged-0-1';
+    my $name = Test::Load::make_file("$p/quarantine", [$id],
+                                     time => time() - 10 * 86400);
+    my $line = $t->read_file("$p/quarantine/new/$name");
+
+    unlink "$p/quarantine/new/$name";
+    $t->write_file("$p/quarantine/aged.ndjson",
+                   '{"refused":{"verdict":"key"},' . substr $line, 1);
+    unlink glob "$spool/dead/*";
+
+    $app->mode('500');
+    rename "$p/quarantine/aged.ndjson", "$spool/new/aged.ndjson" or die $!;
+    $o->wait_answered(1) or diag('no attempt');
+    $app->mode('ok');
+
+    ok($o->wait_empty($spool), 'an old one');
+    $o->poll_app();
+    ok($o->{delivered}{$id}, 'is tried again, and delivered');
+    is(scalar(() = glob "$spool/dead/*"), 0, 'and not given up for its age');
+}
+
+
 # the sender tries four times
 
 sub repeated {
     my $event = fresh(companyId => 'repeated');
     my $before = files('quarantine');
+    my $counted = counted('quarantine');
+
+    # the file is there a moment before it is known
 
     $t->post('/company', $event);
-    $t->wait_for(sub { files('quarantine') > $before }, 10, 'the file');
+    $t->wait_for(sub { counted('quarantine') > $counted }, 10, 'the commit');
 
     for (1 .. 3) {
         is($t->post('/company', $event)->{status}, 403, 'refused again');
@@ -319,6 +358,11 @@ sub bounded {
                      return $sum };
     my $most = 0;
 
+    # what a quarantine has not written is not its to remove
+
+    my $foreign = Test::Load::make_file("$p/small", ['foreign-0-1'],
+                                        time => time() - 86400);
+
     for my $i (1 .. 300) {
         $t->post('/small', fresh(companyId => "small-$i"));
 
@@ -329,20 +373,21 @@ sub bounded {
 
     # on a slow disk one worker may be behind, with many events in a file
 
-    ok($t->wait_for(sub {
-        my ($q) = grep { $_->{path} eq "$p/small" }
-                       @{ $t->get('/json')->{json}{quarantines} };
-        return $q && $q->{kept} == 300;
-    }, 20, 'all to be kept'), 'each has been kept');
+    ok($t->wait_for(sub { counted('small') == 300 }, 20, 'all to be kept'),
+       'each has been kept');
 
-    cmp_ok($most, '<=', 2 * 40960, 'never much more than max_size');
-    cmp_ok($size->(), '<=', 40960 + 8192, 'and at the end hardly any');
+    my ($newest) = map { -s $_ } reverse files('small');
+
+    cmp_ok($most, '<=', 4 * 40960, 'never much more than max_size');
+    cmp_ok($size->(), '<=', 40960 + 8192 + $newest, 'nor at the end');
     cmp_ok($most, '>', 20000, 'but not much less');
+
+    ok(-e "$p/small/new/$foreign", 'an event of a spool is not removed');
 
     my @kept = map { /"companyId":"small-(\d+)"/ } lines('small');
 
     cmp_ok(scalar(grep { $_ > 250 } @kept), '>', 0, 'the newest are there');
-    is(scalar(grep { $_ < 100 } @kept), 0, 'the oldest are gone');
+    is(scalar(grep { $_ == 1 } @kept), 0, 'the oldest is gone');
     cmp_ok(scalar(@kept), '<=', scalar(keys %{{ map { $_ => 1 } @kept }}),
            'each is there once');
 }
@@ -385,7 +430,9 @@ sub shown {
         my ($q) = grep { $_->{path} eq "$p/quarantine" }
                        @{ $status->{quarantines} };
         return $q && $q->{backlog}
-               && $q->{backlog}{files} == files('quarantine');
+               && $q->{backlog}{files} == files('quarantine')
+               && !$status->{spools}[0]{backlog}{events}
+               && !$status->{history}{backlog}[-1];
     }, 15, 'the status');
 
     my ($q) = grep { $_->{path} eq "$p/quarantine" }

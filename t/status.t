@@ -80,6 +80,14 @@ http {
 
 $locations
         location = /status { taptalent_webhook_status; }
+        location = /if {
+            taptalent_webhook_status json;
+            if (\$arg_x) { set \$x 1; }
+        }
+        location = /except {
+            taptalent_webhook_status json;
+            limit_except POST { allow all; }
+        }
         location = /html { taptalent_webhook_status html; }
         location = /json { taptalent_webhook_status json; }
         location = /metrics { taptalent_webhook_status prometheus; }
@@ -190,6 +198,14 @@ sub formats {
             like($r->{body}, qr/^taptalent_webhook_requests_total\{/m,
                  'metrics');
         }
+    }
+
+    for my $uri ('/if', '/if?x=1', '/except') {
+        my $r = $t->get($uri);
+
+        is($r->{status}, 200, $uri);
+        is($r->{headers}{'content-type'}, $type{json}, 'type');
+        ok($r->{json}{verdicts}, 'JSON');
     }
 
     my $r = $t->get('/html');

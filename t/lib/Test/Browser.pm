@@ -88,7 +88,7 @@ sub new {
         setpgrp 0, 0;
 
         $SIG{$_} = 'DEFAULT' for qw(PIPE INT TERM HUP CHLD);
-        delete @ENV{grep { /^(?:XDG_|DBUS_|CHROM|DISPLAY|WAYLAND_)/ } keys %ENV};
+        delete @ENV{grep { /^(?:XDG|DBUS|CHROM|DISPLAY|WAYLAND)/ } keys %ENV};
         @ENV{qw(HOME TMPDIR LC_ALL TZ)} = ($dir, $dir, 'C.UTF-8', 'UTC');
 
         CORE::open STDIN, '<', '/dev/null';
@@ -110,8 +110,9 @@ sub new {
         proxy => undef, http_proxy => undef,
         default_headers => { 'Content-Type' => 'application/json' });
 
-    Test::Edge->wait_for(sub { eval { $self->call(GET => '/status')->{ready} } },
-                         20, 'chromedriver')
+    Test::Edge->wait_for(sub {
+        return eval { $self->call(GET => '/status')->{ready} };
+    }, 20, 'chromedriver')
         or die "chromedriver does not answer\n" . $self->log();
 
     my $session = eval {
