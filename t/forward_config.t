@@ -4,6 +4,7 @@
 
 use strict;
 use warnings;
+no warnings 'qw';      # a comma or a semicolon is a part of the value
 
 use FindBin;
 use lib "$FindBin::Bin/lib";
