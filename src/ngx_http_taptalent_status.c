@@ -28,6 +28,8 @@ static ngx_int_t ngx_http_taptalent_status_headers(ngx_http_request_t *r,
 static ngx_int_t ngx_http_taptalent_status_hash(const char *start,
     const char *end, ngx_str_t *hash);
 static uint32_t ngx_http_taptalent_character(u_char **p, u_char *last);
+static void ngx_http_taptalent_write_quoted(ngx_http_taptalent_writer_t *w,
+    ngx_str_t *s, ngx_uint_t label);
 static void ngx_http_taptalent_write_bytes(ngx_http_taptalent_writer_t *w,
     u_char *p, size_t len);
 
@@ -434,10 +436,28 @@ ngx_http_taptalent_character(u_char **p, u_char *last)
 }
 
 
-/* one character at a time: it is for names */
-
 void
 ngx_http_taptalent_write_string(ngx_http_taptalent_writer_t *w, ngx_str_t *s)
+{
+    ngx_http_taptalent_write_quoted(w, s, 0);
+}
+
+
+void
+ngx_http_taptalent_write_label(ngx_http_taptalent_writer_t *w, ngx_str_t *s)
+{
+    ngx_http_taptalent_write_quoted(w, s, 1);
+}
+
+
+/*
+ * One character at a time: it is for names.  A label has no other escapes than
+ * \\, \" and \n.
+ */
+
+static void
+ngx_http_taptalent_write_quoted(ngx_http_taptalent_writer_t *w, ngx_str_t *s,
+    ngx_uint_t label)
 {
     u_char     *p, *last, *start;
     u_char      buf[6];
@@ -455,55 +475,16 @@ ngx_http_taptalent_write_string(ngx_http_taptalent_writer_t *w, ngx_str_t *s)
 
         if (ch > 0x10ffff) {
             ngx_http_taptalent_write_bytes(w, (u_char *) "?", 1);
-            continue;
-        }
 
-        if (ch < 0x80) {
+        } else if (ch == LF || ch == '\\' || ch == '"'
+                   || (ch < 0x80 && !label))
+        {
             ngx_http_taptalent_write_bytes(w, buf,
                 (u_char *) ngx_escape_json(buf, start, 1) - buf);
-            continue;
+
+        } else {
+            ngx_http_taptalent_write_bytes(w, start, p - start);
         }
-
-        ngx_http_taptalent_write_bytes(w, start, p - start);
-    }
-
-    ngx_http_taptalent_write_bytes(w, (u_char *) "\"", 1);
-}
-
-
-/* as above, but there are no other escapes than \\, \" and \n */
-
-void
-ngx_http_taptalent_write_label(ngx_http_taptalent_writer_t *w, ngx_str_t *s)
-{
-    u_char     *p, *last, *start;
-    uint32_t    ch;
-
-    ngx_http_taptalent_write_bytes(w, (u_char *) "\"", 1);
-
-    p = s->data;
-    last = p + s->len;
-
-    while (p < last) {
-
-        start = p;
-        ch = ngx_http_taptalent_character(&p, last);
-
-        if (ch > 0x10ffff) {
-            ngx_http_taptalent_write_bytes(w, (u_char *) "?", 1);
-            continue;
-        }
-
-        if (ch == LF) {
-            ngx_http_taptalent_write_bytes(w, (u_char *) "\\n", 2);
-            continue;
-        }
-
-        if (ch == '\\' || ch == '"') {
-            ngx_http_taptalent_write_bytes(w, (u_char *) "\\", 1);
-        }
-
-        ngx_http_taptalent_write_bytes(w, start, p - start);
     }
 
     ngx_http_taptalent_write_bytes(w, (u_char *) "\"", 1);
