@@ -427,12 +427,14 @@ sub slurp {
     return scalar(<$fh>) // '';
 }
 
-# ->alive(pid): it exists and is no zombie.
+# ->alive(pid): it exists and is no zombie. One with threads is a zombie before
+# the last of them has let go of files and locks.
 
 sub alive {
     my ($self, $pid) = @_;
     my ($state) = slurp("/proc/$pid/stat") =~ /^\d+ \(.*\) (\S)/s or return 0;
-    return $state ne 'Z';
+    my @threads = glob "/proc/$pid/task/*";
+    return $state ne 'Z' || @threads > 1;
 }
 
 sub reap {
