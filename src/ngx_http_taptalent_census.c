@@ -284,7 +284,7 @@ ngx_http_taptalent_census_publish(ngx_http_taptalent_census_t *cs)
     s->dead_files = m->dead;
     s->corrupt_files = m->corrupt;
     s->free_bytes = m->free_bytes;
-    s->low = (m->free_bytes < cs->commit->min_free
-              || m->free_inodes < NGX_HTTP_TAPTALENT_INODES);
+    s->low = ngx_http_taptalent_commit_low(cs->commit, m->free_bytes,
+                                           m->free_inodes);
     s->measured = now;
 }

@@ -174,6 +174,16 @@ ngx_http_taptalent_commit_ready(ngx_http_taptalent_commit_t *c, size_t len,
 }
 
 
+ngx_uint_t
+ngx_http_taptalent_commit_low(ngx_http_taptalent_commit_t *c, off_t bytes,
+    uint64_t inodes)
+{
+    return bytes < c->min_free
+           || inodes < (c->max_size ? NGX_HTTP_TAPTALENT_RESERVED
+                                    : NGX_HTTP_TAPTALENT_INODES);
+}
+
+
 /* a line when it becomes low, one when it is over */
 
 static void
@@ -184,9 +194,7 @@ ngx_http_taptalent_commit_measured(ngx_http_taptalent_commit_t *c)
     c->measured = ngx_current_msec;
     c->known = 1;
 
-    low = (c->free_bytes < c->min_free
-           || c->free_inodes < (c->max_size ? NGX_HTTP_TAPTALENT_RESERVED
-                                            : NGX_HTTP_TAPTALENT_INODES));
+    low = ngx_http_taptalent_commit_low(c, c->free_bytes, c->free_inodes);
 
     if (low == c->low) {
         return;

@@ -119,6 +119,10 @@ void ngx_http_taptalent_commit_init(ngx_http_taptalent_commit_t *c,
 /* when no commit runs any more; does nothing without ..._commit_init() */
 void ngx_http_taptalent_commit_close(ngx_http_taptalent_commit_t *c);
 
+/* whether so much free space is too little, and events are refused */
+ngx_uint_t ngx_http_taptalent_commit_low(ngx_http_taptalent_commit_t *c,
+    off_t bytes, uint64_t inodes);
+
 /*
  * Whether an event of about "len" bytes may come: NGX_OK, or NGX_DECLINED
  * with *why set to a constant text for the log.  Call it once for an event:
