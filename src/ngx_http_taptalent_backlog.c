@@ -380,7 +380,8 @@ ngx_http_taptalent_backlog_check(u_char *name,
         return NGX_OK;
     }
 
-    return ((uint32_t) crc == ngx_crc32_long(content->data, content->len))
+    return ((uint32_t) crc == ngx_http_taptalent_spool_crc32(content->data,
+                                                             content->len))
            ? NGX_OK : NGX_ERROR;
 }
 

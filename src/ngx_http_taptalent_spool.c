@@ -9,6 +9,9 @@
 #include <sys/file.h>
 #include <sys/statvfs.h>
 #include <openssl/rand.h>
+#if (NGX_ZLIB)
+#include <zlib.h>
+#endif
 #include "ngx_http_taptalent_spool.h"
 
 
@@ -575,7 +578,7 @@ ngx_http_taptalent_spool_commit(ngx_http_taptalent_spool_t *spool,
     ngx_int_t   rc;
     ngx_uint_t  i;
 
-    crc = ngx_crc32_long(group->data, group->len);
+    crc = ngx_http_taptalent_spool_crc32(group->data, group->len);
 
     if (ngx_http_taptalent_spool_create(spool, group, crc, from, error)
         != NGX_OK)
@@ -623,7 +626,7 @@ ngx_http_taptalent_spool_bury(ngx_http_taptalent_spool_t *spool,
     uint32_t    crc;
     ngx_uint_t  n;
 
-    crc = ngx_crc32_long(group->data, group->len);
+    crc = ngx_http_taptalent_spool_crc32(group->data, group->len);
 
     /* "<time>-<start>-<sequence>" of the source, what comes after is ours */
 
@@ -893,6 +896,36 @@ ngx_http_taptalent_spool_free(ngx_http_taptalent_spool_t *spool,
     *inodes = st.f_files ? (uint64_t) st.f_favail : NGX_MAX_UINT32_VALUE;
 
     return NGX_OK;
+}
+
+
+/* zlib's is ten times as fast, but an nginx without gzip is without zlib */
+
+uint32_t
+ngx_http_taptalent_spool_crc32(u_char *data, size_t len)
+{
+#if (NGX_ZLIB)
+
+    size_t    n;
+    uint32_t  crc;
+
+    crc = 0;
+
+    while (len) {
+        n = ngx_min(len, NGX_MAX_INT32_VALUE);
+        crc = crc32(crc, data, n);
+
+        data += n;
+        len -= n;
+    }
+
+    return crc;
+
+#else
+
+    return ngx_crc32_long(data, len);
+
+#endif
 }
 
 

@@ -135,6 +135,9 @@ ngx_int_t ngx_http_taptalent_spool_rename(ngx_http_taptalent_spool_t *spool,
 ngx_int_t ngx_http_taptalent_spool_sync(ngx_http_taptalent_spool_t *spool,
     ngx_http_taptalent_dir_e dir, ngx_http_taptalent_spool_error_t *error);
 
+/* the checksum of a name: that of zlib, and of ISO 3309 */
+uint32_t ngx_http_taptalent_spool_crc32(u_char *data, size_t len);
+
 /* sets *error, and returns NGX_ERROR; for the spool's own files */
 ngx_int_t ngx_http_taptalent_spool_failed(
     ngx_http_taptalent_spool_error_t *error, ngx_err_t err, const char *call,
