@@ -15,10 +15,10 @@ use IO::Socket::SSL::Utils qw(CERT_create KEY_create_ec PEM_cert2string
                               PEM_key2string);
 use Socket qw(inet_aton);
 use Test::More;
+use Test::Docs qw(block);
 use Test::Edge;
 
 my $t = Test::Edge->new();
-my $document = $t->read_file($t->top() . '/docs/verification.md');
 
 plan(skip_all => 'needs realip') if !$t->has('http_realip_module');
 
@@ -47,13 +47,10 @@ $t->no_alerts();
 done_testing();
 
 
-# Runs the configuration of this name; with servers of ours beside it.
+# Runs a configuration of the document; with servers of ours beside it.
 
 sub documented {
-    my ($name, $more) = @_;
-
-    my ($block) = $document =~ /^<!-- test: $name -->\n```nginx\n(.*?)^```$/ms
-        or die "no $name in docs/verification.md\n";
+    my ($block, $more) = @_;
 
     $block =~ s{/etc/ssl/hooks[\w.]+\.crt}{%%PREFIX%%/cert.pem}g;
     $block =~ s{/etc/ssl/hooks[\w.]+\.key}{%%PREFIX%%/key.pem}g;
@@ -107,7 +104,7 @@ sub sent {
 
 
 sub today {
-    my $block = documented('today');
+    my $block = documented(block('docs/verification.md', 'today'));
     my ($burst) = $block =~ /burst=(\d+)/;
     my ($conns) = $block =~ /limit_conn +\w+ (\d+);/;
     my @tls = (tls => 1);
@@ -164,7 +161,7 @@ sub today {
 # What is said of an event that would be refused, and the command that counts.
 
 sub enforce {
-    documented('enforce');
+    documented(block('docs/verification.md', 'enforce'));
 
     sent('enforce, the key', 'accepted',
          headers => { 'X-Webhook-Timestamp' => iso() });
@@ -173,7 +170,7 @@ sub enforce {
                       'X-Webhook-Timestamp' => iso() }) for 1 .. 2;
     sent('enforce, the time', 'accepted');
 
-    my ($awk) = $document =~ /^ +(awk .*)$/m;
+    my $awk = block('docs/verification.md', 'count');
     my $log = $t->path('webhook.log');
     $awk =~ s{/var/log/nginx/webhook\.log}{$log} or fail('awk');
 
@@ -194,7 +191,7 @@ sub iso {
 # A balancer that is nginx: it ends TLS and says so, whatever it has been told.
 
 sub forwarded {
-    documented('forwarded', <<"CONF");
+    documented(block('docs/verification.md', 'forwarded'), <<"CONF");
     server {
         listen 127.0.0.1:%%PORT_2%%;
         listen 127.0.0.1:%%PORT_3%% ssl;
@@ -227,6 +224,12 @@ CONF
          headers => { 'X-Forwarded-Proto' => ['https', 'https'] });
     sent('balancer, plain, forged address', 'https_required', @plain,
          headers => { %forged, 'X-Forwarded-For' => $balancer });
+
+    my ($forge, $port) = (block('docs/verification.md', 'forge'), $t->port(2));
+    chomp $forge;
+    $forge =~ s{//hooks\.example\.com/}{//127.0.0.1:$port/} or fail('the URL');
+    like(qx{$forge 2> /dev/null}, qr/"error":"https_required"/,
+         'balancer, plain, forged as the document tells');
 
     # past the balancer
 
@@ -272,7 +275,7 @@ CONF
 
 
 sub proxy_protocol {
-    documented('proxy-protocol');
+    documented(block('docs/verification.md', 'proxy-protocol'));
 
     my @as = (from => $balancer);
 
@@ -363,7 +366,7 @@ sub certificates {
 }
 
 sub client_certificates {
-    documented('certificates');
+    documented(block('docs/verification.md', 'certificates'));
 
     my $as = sub {
         my ($name) = @_;
@@ -393,7 +396,7 @@ sub client_certificates {
 
 
 sub companies {
-    documented('companies');
+    documented(block('docs/verification.md', 'companies'));
 
     sent("company $_", 'accepted', body => event(companyId => $_))
         for 1, 1000, '500';
@@ -405,8 +408,7 @@ sub companies {
 # a scheme that is tried without nginx
 
 sub command {
-    my ($openssl) = $document =~ /^    (printf .*? -hmac 'the key')$/ms
-        or return fail('the command');
+    my $openssl = block('docs/verification.md', 'openssl');
 
     my $body = event();
     my $file = $t->write_file('body.json', $body);

@@ -1,6 +1,7 @@
 #!/usr/bin/perl
 
-# config: what nginx's configure says where yajl is missing.
+# Into an nginx from its sources, as README.md tells; and what configure says
+# where yajl is missing.
 
 use strict;
 use warnings;
@@ -10,6 +11,7 @@ use lib "$FindBin::Bin/lib";
 
 use File::Temp qw(tempdir);
 use Test::More;
+use Test::Docs qw(block command);
 use Test::Edge;
 
 my $source = '/usr/share/nginx/src';
@@ -21,6 +23,35 @@ plan(skip_all => 'once is enough') if Test::Edge::module() eq '';
 my $dir = tempdir(CLEANUP => 1);
 
 system("cp -RL $source $dir/nginx") == 0 or die "cp $source: $?";
+
+# The module is for the same version and compatible, so the installed nginx
+# takes it.
+
+my $t = Test::Edge->new();
+my $block = block('README.md', 'configure');
+
+$block =~ s{/path/to/ngx_http_taptalent_webhook_module}{$top}
+    or fail('the path');
+
+# of nginx's Makefiles nginx-dev has only this one
+
+$block =~ s{^make}{make -s -j 2 -f objs/Makefile}m or fail('make');
+
+{
+    delete local @ENV{qw(MAKEFLAGS MAKELEVEL)};
+
+    my ($status, $output) = command('sh', '-ec', "cd $dir/nginx\n$block");
+    is($status, 0, 'configured and made') or diag($output);
+}
+
+my $so = "$dir/nginx/objs/ngx_http_taptalent_webhook_module.so";
+$t->conf("load_module $so;\nevents {\n}\n\nhttp {\n}\n");
+
+my ($status, $said) = $t->config_test();
+is($status, 0, 'the installed nginx loads it') or diag($said);
+
+unlink "$dir/nginx/objs/Makefile" or die $!;
+
 
 # A compiler for which there is no yajl.
 

@@ -12,6 +12,7 @@ use POSIX ();
 use Test::More;
 
 use lib 't/lib';
+use Test::Docs qw(block);
 use Test::Edge;
 
 my $t = Test::Edge->new();
@@ -30,10 +31,12 @@ END {
 }
 
 
-# to its end
+# to its end, as README.md tells to start it
 
 my $started = time();
-my $demo = demo(%ports, DEMO_EXIT => 1);
+my $make = block('README.md', 'demo');
+my $demo = demo(%ports, DEMO_EXIT => 1,
+                $ENV{TEST_NGINX_BINARY} ? () : (command => $make));
 my ($status, $shown) = finish($demo);
 
 is($status, 0, 'exit status') or diag($shown);
@@ -226,6 +229,7 @@ sub demo {
         $t->child_environment();
         $SIG{$_} = 'DEFAULT' for qw(INT QUIT TERM HUP PIPE);
         @ENV{keys %env} = values %env;
+        delete @ENV{qw(MAKEFLAGS MAKELEVEL)};
 
         # where it may look for a module or an nginx, it looks there
         $ENV{TEST_NGINX_MODULE} //= $t->module();

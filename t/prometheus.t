@@ -14,6 +14,7 @@ use lib "$FindBin::Bin/lib";
 use JSON::PP ();
 use POSIX ();
 use Test::More;
+use Test::Docs qw(block blocks);
 use Test::Edge;
 use Test::Sink;
 
@@ -39,7 +40,8 @@ my $web = $t->port(5);
 
 my ($prometheus, %blocks);
 
-push @{ $blocks{$1} }, $2 while $document =~ /^```(\w+)\n(.*?)^```$/msg;
+push @{ $blocks{ $_->{language} } }, $_->{text}
+    for blocks('docs/monitoring.md');
 
 # the metrics' prefix, a spool, and the name of the example's event
 
@@ -396,16 +398,19 @@ sub log_lines {
 
 sub prometheus_start {
     my $prefix = $t->prefix();
-    my ($conf) = @{ $blocks{yaml} };
+    my $conf = block('docs/monitoring.md', 'prometheus');
 
     mkdir "$prefix/prometheus" or die "mkdir: $!";
 
-    $t->write_file('prometheus/taptalent-alerts.yml',
-                   $t->read_file($rules));
     $t->write_file('prometheus/prometheus.yml', $conf);
 
-    my ($rc, $output) = command('promtool', 'check', 'config',
-                                "$prefix/prometheus/prometheus.yml");
+    # a Prometheus that is a service is not ours to reload
+
+    my $install = block('docs/monitoring.md', 'rules');
+    $install =~ s{/etc/prometheus}{$prefix/prometheus}g;
+    $install =~ s{^systemctl reload prometheus$}{}m or fail('the reload');
+
+    my ($rc, $output) = command('sh', '-ec', "cd $top\n$install");
     is($rc, 0, 'promtool check config') or diag($output);
 
     $conf =~ s/127\.0\.0\.1:8081/127.0.0.1:$status/;
@@ -1009,7 +1014,7 @@ sub accepted_expressions {
 
     # the document's
 
-    my @document = map { split /\n\n/ } @{ $blocks{promql} };
+    my @document = split /\n\n/, block('docs/monitoring.md', 'queries');
 
     s/^#.*\n//mg for @document;
 
@@ -1068,7 +1073,7 @@ sub names {
 # The shell commands of the document.
 
 sub commands {
-    my ($block) = grep { /^status\(\)/m } @{ $blocks{sh} };
+    my $block = block('docs/monitoring.md', 'status');
 
     if (!grep { -x "$_/jq" && -x "$_/curl" } split /:/, $ENV{PATH}) {
         diag('no jq or curl here, the commands are not tried');
@@ -1098,6 +1103,22 @@ sub commands {
             unlike($output, qr/^jq: /m, '  and no error');
         }
     }
+
+    (my $scrape = block('docs/monitoring.md', 'scrape'))
+        =~ s/127\.0\.0\.1:8081/127.0.0.1:$status/;
+    like(qx{$scrape}, qr/^taptalent_webhook_build_info\{/m,
+         'what Prometheus sees');
+
+    (my $kept = block('docs/monitoring.md', 'quarantine'))
+        =~ s{/var/spool/taptalent-quarantine}{$quarantine};
+    like(qx{$kept}, qr/^\S+Z\t\w+\t\S*\t\Q$started\E$/m,
+         'what is in the quarantine');
+
+    my $log = $t->path('error.log');
+    (my $grep = block('docs/monitoring.md', 'error log'))
+        =~ s{/var/log/nginx/error\.log}{$log};
+    like(qx{$grep}, qr/\[crit\] .*\n/, 'what must not be in the error log');
+    unlike(qx{$grep}, qr/\[(?:error|warn|notice|info)\] /, 'and nothing else');
 }
 
 sub access_log {
@@ -1129,7 +1150,7 @@ sub access_log {
               grep { $_->{verdict} eq 'company_id' } @all),
        $want{verdicts}{company_id}, 'the access log: events');
 
-    my ($block) = grep { /webhook\.log/ } @{ $blocks{sh} };
+    my $block = block('docs/monitoring.md', 'access log');
     my $prefix = $t->prefix();
 
     $block =~ s{/var/log/nginx/}{$prefix/}g;

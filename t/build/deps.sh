@@ -11,7 +11,7 @@ packages="nginx nginx-dev libyajl-dev libssl-dev gcc libc6-dev make dpkg-dev
 
 if [ "${1:-test}" != build ]; then
     packages="$packages libpcre2-dev zlib1g-dev libio-socket-ssl-perl php-fpm
-        nghttp2-client strace e2fsprogs xfsprogs util-linux
+        nghttp2-client strace e2fsprogs xfsprogs util-linux sqlite3
         debian-archive-keyring ca-certificates prometheus chromium
         chromium-driver"
 fi

@@ -7,7 +7,9 @@ package Test::Docs;
 #     <!-- run: NAME -->           a test takes it by block('docs/x.md', 'NAME')
 #     <!-- not run: REASON -->     and the text around it says so too
 #
-# A block of nginx needs none: docs.t gives each to nginx -t.
+# A block of nginx needs none: docs.t gives each to nginx -t. It also looks that
+# no block is without a mark, and that each `run' is taken by a call of block()
+# with the two names written out, in some test of t/.
 
 use strict;
 use warnings;
@@ -15,8 +17,9 @@ use warnings;
 use Cwd qw(abs_path);
 use Exporter qw(import);
 use File::Basename qw(dirname);
+use POSIX ();
 
-our @EXPORT_OK = qw(block blocks documents);
+our @EXPORT_OK = qw(block blocks command configuration documents);
 
 my $TOP = dirname(dirname(dirname(dirname(abs_path(__FILE__)))));
 
@@ -76,6 +79,76 @@ sub block {
     die "$document: " . @found . " blocks are named \"$name\"\n" if @found != 1;
 
     return $found[0]{text};
+}
+
+
+# A configuration with our paths and ports instead of those of the documents;
+# what is not a whole one is put into one. What it includes is written, too.
+
+sub configuration {
+    my ($t, $block) = @_;
+
+    $block =~ s/^load_module .*$//m;
+    $block =~ s{/etc/ssl/[\w.]+\.crt}{%%PREFIX%%/cert.pem}g;
+    $block =~ s{/etc/ssl/[\w.]+\.key}{%%PREFIX%%/key.pem}g;
+    $block =~ s{/var/spool/taptalent}{%%SPOOL%%}g;
+    $block =~ s{/var/log/nginx/}{%%PREFIX%%/}g;
+    $block =~ s{\blisten(\s+)443 ssl\b}{listen$1 127.0.0.1:%%PORT_1%% ssl}g;
+    $block =~ s{\blisten(\s+)8080\b}{listen$1 127.0.0.1:%%PORT_0%%}g;
+    $block =~ s{/etc/nginx/([\w-]+\.(?:key|map))\b}{%%PREFIX%%/$1}g;
+    $block =~ s{127\.0\.0\.1:3000}{127.0.0.1:%%PORT_2%%}g;
+
+    if ($block !~ /^http \{/m) {
+
+        if ($block !~ /^(?:server|map|geo|location) /m) {
+            $block = "location / {\n$block\n}\n";
+        }
+
+        if ($block =~ /\A\s*location /) {
+            $block = "server {\nlisten 127.0.0.1:%%PORT_0%%;\n$block\n}\n";
+        }
+
+        $block = "events {\n}\n\nhttp {\n$block\n}\n";
+    }
+
+    $t->tls();
+    $t->write_file('fastcgi_params',
+                   'fastcgi_param REQUEST_METHOD $request_method;');
+    $t->write_file('taptalent.key', "the key of the dashboard\n");
+    $t->write_file('taptalent-next.key', "the next key\n");
+    $t->write_file('taptalent-signing.key', "whsec_c2lnbmluZw==\n");
+    $t->write_file('companies.map', "company-uuid company-uuid;\n");
+
+    return "%%GLOBALS%%\n\n$block";
+}
+
+
+# Runs a command: (exit status, what it says). An argument before it may be
+# { as => [uid, gid] }.
+
+sub command {
+    my %opts = ref $_[0] ? %{shift()} : ();
+    my @command = @_;
+
+    my $pid = open(my $out, '-|') // die "fork: $!";
+
+    if ($pid == 0) {
+        if (my ($uid, $gid) = @{$opts{as} // []}) {
+            $) = "$gid $gid";
+            $( = $gid;
+            POSIX::setuid($uid);
+        }
+
+        $SIG{PIPE} = 'DEFAULT';
+        open STDIN, '<', '/dev/null';
+        open STDERR, '>&', \*STDOUT;
+        exec @command or POSIX::_exit(127);
+    }
+
+    my $output = do { local $/; <$out> } // '';
+    close $out;
+
+    return ($? & 127 ? 128 + ($? & 127) : $? >> 8, $output);
 }
 
 
