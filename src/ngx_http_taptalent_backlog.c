@@ -34,6 +34,7 @@ static ngx_int_t ngx_http_taptalent_backlog_load(ngx_fd_t fd, u_char *p,
     size_t len, size_t *loaded);
 static ngx_int_t ngx_http_taptalent_backlog_check(u_char *name,
     ngx_http_taptalent_content_t *content);
+static u_char *ngx_http_taptalent_backlog_crc(u_char *name);
 static ngx_int_t ngx_http_taptalent_backlog_done(
     ngx_http_taptalent_spool_t *spool, u_char *name,
     ngx_http_taptalent_content_t *content,
@@ -342,13 +343,10 @@ ngx_http_taptalent_backlog_load(ngx_fd_t fd, u_char *p, size_t len,
 }
 
 
-/* the name tells the length and the crc, if it is one of ours */
-
 static ngx_int_t
 ngx_http_taptalent_backlog_check(u_char *name,
     ngx_http_taptalent_content_t *content)
 {
-    size_t      len;
     u_char     *p, *end;
     ngx_int_t   crc;
 
@@ -362,19 +360,13 @@ ngx_http_taptalent_backlog_check(u_char *name,
         content->lines += (*p == LF);
     }
 
-    len = ngx_strlen(name);
+    p = ngx_http_taptalent_backlog_crc(name);
 
-    if (len <= sizeof("-01234567.ndjson") - 1) {
+    if (p == NULL) {
         return NGX_OK;
     }
 
-    p = name + len - (sizeof("-01234567.ndjson") - 1);
-
-    if (*p != '-') {
-        return NGX_OK;
-    }
-
-    crc = ngx_hextoi(p + 1, 8);
+    crc = ngx_hextoi(p, 8);
 
     if (crc == NGX_ERROR) {
         return NGX_OK;
@@ -383,6 +375,37 @@ ngx_http_taptalent_backlog_check(u_char *name,
     return ((uint32_t) crc == ngx_http_taptalent_spool_crc32(content->data,
                                                              content->len))
            ? NGX_OK : NGX_ERROR;
+}
+
+
+/*
+ * The crc in "<time>-<start>-<sequence>-<events>-<crc>.ndjson", or NULL.  The
+ * last word of another name may be a date: it says nothing of the content.
+ */
+
+static u_char *
+ngx_http_taptalent_backlog_crc(u_char *name)
+{
+    size_t       len;
+    u_char      *p, *last;
+    ngx_uint_t   n;
+
+    len = ngx_strlen(name);
+
+    if (len < sizeof("20261123T081113.123Z---1-01234567.ndjson") - 1
+        || name[8] != 'T' || name[15] != '.' || name[19] != 'Z')
+    {
+        return NULL;
+    }
+
+    last = name + len - (sizeof("-01234567.ndjson") - 1);
+    n = 0;
+
+    for (p = name + sizeof("20261123T081113.123Z") - 1; p <= last; p++) {
+        n += (*p == '-');
+    }
+
+    return (n >= 4 && *last == '-') ? last + 1 : NULL;
 }
 
 

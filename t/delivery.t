@@ -171,12 +171,14 @@ empty('requeued');
 
 my $new = $t->spool . '/new';
 $from = count();
-file('damaged-00000000.ndjson', "{\"v\":1}\n");
+my $damaged = '20260101T000000.000Z-0011223344556677-0000000001-1-00000000'
+              . '.ndjson';
+file($damaged, line('200'));
 file('hand.ndjson', "no line\n" . line('200'));
 file('future.ndjson', "{\"v\":2}\n");
 symlink '/etc/passwd', "$new/link.ndjson";
 arrived($from + 1);
-ok($t->wait_for(sub { -e $t->spool . '/corrupt/damaged-00000000.ndjson'
+ok($t->wait_for(sub { -e $t->spool . "/corrupt/$damaged"
                       && -e $t->spool . '/corrupt/hand.ndjson' }, 10),
    'corrupt');
 ok(-e "$new/future.ndjson", 'another version stays');

@@ -526,9 +526,10 @@ put('x.ndjson', line(n('first')) . line(n("sec\xc3\xb6nd") . "\r\n"));
 put('-.ndjson', line(n('dash')), owner => [0, 0]);
 put('what I wrote by hand last night.ndjson', line(n('long')));
 put('2026-11-23-another.ndjson', line(n('no checksum')));
+put('again-20261123.ndjson', line(n('a date is none')));
 
 ok(empty('by hand'), 'any name, and a file of root');
-is(scalar($app->requests()), 6, 'six events');
+is(scalar($app->requests()), 7, 'seven events');
 is(scalar(grep { $_->{body} eq n("sec\xc3\xb6nd") . "\r\n" }
                $app->requests()), 1, 'and the exact bytes of "raw"');
 
