@@ -11,9 +11,15 @@ packages="nginx nginx-dev libyajl-dev libssl-dev gcc libc6-dev make dpkg-dev
 
 if [ "${1:-test}" != build ]; then
     packages="$packages libpcre2-dev zlib1g-dev libio-socket-ssl-perl php-fpm
-        nghttp2-client strace e2fsprogs xfsprogs util-linux sqlite3
+        nghttp2-client strace e2fsprogs xfsprogs util-linux
         debian-archive-keyring ca-certificates prometheus chromium
-        chromium-driver"
+        chromium-driver sqlite3 python3 php-cli php-sqlite3"
+
+    # node and npm are of Debian or of elsewhere, where the two are one package
+
+    if ! command -v npm > /dev/null; then
+        packages="$packages nodejs npm"
+    fi
 fi
 
 if [ "${1:-test}" = bench ]; then
