@@ -48,6 +48,7 @@ sub links {
 
             my ($file, $anchor) = $link =~ /^([^#]*)(?:#(.*))?$/;
             my $target = $file eq '' ? $document : ($dir // '') . $file;
+            $target =~ s{^docs/\.\./}{};
 
             push @broken, $link if !-e "$top/$target";
             push @broken, $link
@@ -131,10 +132,15 @@ sub taken {
 # What is indented is output, or a figure: what a reader copies is in a fence.
 
 sub indented {
-    my @path = split /:/, "/usr/sbin:/sbin:$ENV{PATH}";
-    my %builtin = map { $_ => 1 } qw(cd echo eval exec export for if kill
-                                     npm npx promtool pip podman docker sudo
-                                     systemctl test ulimit umask until while);
+    my %command = map { $_ => 1 } qw(
+        apt apt-cache apt-get apt-mark awk base64 cat cd chgrp chmod chown cp
+        curl cut dd df dig dmesg docker dpkg du echo env eval exec export find
+        for git grep gzip head if install ip journalctl jq kill ln ls make
+        mkdir mount mv nc nginx node npm npx openssl perl php pip podman
+        printf promtool prove psql python python3 rabbitmqctl rm rmdir rsync
+        scp sed set sh sleep sort sqlite3 ssh sudo systemctl tail tar tee test
+        timeout touch umount until useradd wget while xargs
+    );
 
     for my $document (@documents) {
         my ($fence, $empty, $n, @commands) = (0, 1, 0);
@@ -144,16 +150,12 @@ sub indented {
             $fence = !$fence if $line =~ /^ *```/;
 
             if (!$fence && $empty && $line =~ /^ {4,}(\S.*)$/) {
-                my ($word) = $1 =~ /^[(\$# ]*([\w.\/-]+)/;
-                my $is = $1 =~ /^\w.*[;{]$/;
+                my $text = $1;
+                my ($word) = $text =~ m{^[(\$\# ]*([\w./-]*)};
 
-                if (defined $word && $word =~ /^[a-z.\/]/) {
-                    $is ||= $builtin{$word} || $word =~ m{^\./}
-                            || $word =~ m{^\w[\w-]*$}
-                               && grep { -x "$_/$word" } @path;
-                }
-
-                push @commands, "$n: $line" if $is;
+                push @commands, "$n: $line"
+                    if $command{$word} || $word =~ m{^\./|\.(?:sh|pl|t)$}
+                       || $text =~ /^\w.*[;{]$/;
             }
 
             $empty = $line eq '';

@@ -92,6 +92,7 @@ sub configuration {
     $block =~ s{/etc/ssl/[\w.]+\.crt}{%%PREFIX%%/cert.pem}g;
     $block =~ s{/etc/ssl/[\w.]+\.key}{%%PREFIX%%/key.pem}g;
     $block =~ s{/var/spool/taptalent}{%%SPOOL%%}g;
+    $block =~ s{/mnt/fast}{%%PREFIX%%/fast}g;
     $block =~ s{/var/log/nginx/}{%%PREFIX%%/}g;
     $block =~ s{\blisten(\s+)443 ssl\b}{listen$1 127.0.0.1:%%PORT_1%% ssl}g;
     $block =~ s{\blisten(\s+)8080\b}{listen$1 127.0.0.1:%%PORT_0%%}g;
@@ -112,6 +113,7 @@ sub configuration {
     }
 
     $t->tls();
+    mkdir $t->path('fast');
     $t->write_file('fastcgi_params',
                    'fastcgi_param REQUEST_METHOD $request_method;');
     $t->write_file('taptalent.key', "the key of the dashboard\n");
