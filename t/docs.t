@@ -26,6 +26,7 @@ indented();
 directives();
 variables();
 verdicts();
+layout();
 configurations();
 
 $t->no_alerts();
@@ -290,6 +291,32 @@ sub verdicts {
     }
 
     is_deeply(\%short, \%source, 'verdicts in README.md');
+}
+
+
+# docs/development.md: all files are named, and no function that is not there
+
+sub layout {
+    my $text = $text{'docs/development.md'};
+    my $source = source() . join '', map { $t->read_file($_) }
+                                         glob "$top/src/*.h";
+    my ($layout) = $text =~ /^## Layout$(.*?)^## /ms;
+    my ($way) = $text =~ /^## The way of an event$(.*?)^## /ms;
+    my ($tests) = $text =~ /^## Adding a test$(.*?)^## /ms;
+
+    my @files = map { s{.*/ngx_http_taptalent_?}{}r } glob "$top/src/*";
+    my @named = map { /`(\w+\.(?:c|h|html))`/g } $layout =~ /^(\|[^|]*\|)/mg;
+
+    is(join(' ', sort @named), join(' ', sort grep { $_ ne '.h' } @files),
+       'docs/development.md: the files of src/');
+
+    is(join(' ', grep { $source !~ /^ngx_http_taptalent_\Q$_\E\(/m }
+                      $way =~ /`(\w+)\(\)`/g), '',
+       'docs/development.md: its functions are there');
+
+    is(join(' ', sort $tests =~ /^\| `(\w+)` \|/mg),
+       join(' ', map { m{(\w+)\.pm$} } sort glob "$top/t/lib/Test/*.pm"),
+       'docs/development.md: the modules of the tests');
 }
 
 

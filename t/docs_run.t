@@ -28,6 +28,7 @@ security();
 key_file();
 quarantine();
 group();
+development();
 
 $t->no_alerts();
 
@@ -468,5 +469,39 @@ CONF
 
         $t->stop();
         $t->forget_spool();
+    }
+}
+
+
+# docs/development.md: the build, and a test of the tests ---------------------
+
+sub development {
+    my $what = 'docs/development.md';
+    my $build = block('docs/development.md', 'build');
+    my $one = block('docs/development.md', 'test');
+    my $static = block('docs/development.md', 'static');
+    my $test = $t->write_file('one.t', block('docs/development.md', 'a test'));
+    my @in = ('sh', '-ec');
+
+    delete local @ENV{qw(MAKEFLAGS MAKELEVEL HARNESS_ACTIVE HARNESS_OPTIONS)};
+
+    SKIP: {
+        skip 'it is about the installed nginx', 1 if $ENV{TEST_NGINX_BINARY};
+
+        my ($status, $output) = command(@in, "cd $top\n$build");
+        like("$status $output", qr/^0 built build\/debian\//, "$what: make");
+    }
+
+    my ($status, $output) = command(@in, "cd $top\n$one");
+    like("$status $output", qr/^0 .*^Result: PASS$/ms, "$what: a test is run");
+
+    ($status, $output) = command(@in, "cd $top\nprove $test");
+    like("$status $output", qr/^0 .*^Result: PASS$/ms, "$what: the example");
+
+    SKIP: {
+        skip 'the variant is not built', 1 if !-x "$top/build/static/nginx";
+
+        ($status, $output) = command(@in, "cd $top\n$static");
+        like("$status $output", qr/^0 .*^Result: PASS$/ms, "$what: a variant");
     }
 }
