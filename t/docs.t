@@ -206,6 +206,15 @@ sub directives {
 
         $documented{$name} = $where;
 
+        # each parameter of the syntax is told of
+
+        my ($syntax) = $section =~ /^\*\*Syntax:\*\* `(.*)`$/m;
+        my ($rest) = $section =~ /^\*\*Context:.*?\n(.*)/ms;
+        my @names = grep { $_ ne 'parameter' } $syntax =~ /[\[ ](\w+)=/g;
+
+        is(join(' ', grep { $rest !~ /`\Q$_\E=/ } @names), '',
+           "$name: its parameters") if @names;
+
         next if $default eq '-';
 
         $default =~ tr/`//d;
@@ -215,6 +224,14 @@ sub directives {
     }
 
     is_deeply(\%documented, \%source, 'directives and their contexts');
+
+    # and so is each that the source looks for
+
+    my @parameters = $source =~ /(?:strn?cmp\([^"\n]*|string\()"(\w+)=/g;
+
+    cmp_ok(scalar @parameters, '>', 20, 'parameters found in the source');
+    is(join(' ', grep { $part !~ /`\Q$_\E=/ } @parameters), '',
+       'each parameter of the source is there');
 
     my ($contents) = $text{'docs/directives.md'} =~ /^(- \[Example.*?)^## /ms;
     my @listed = $contents =~ /\[(taptalent_\w+)\]/g;
