@@ -92,12 +92,25 @@ sub readme {
     is(@lines, 1, 'README.md: one line in the spool');
     is($lines[0]{payload}{companyId}, 'company-uuid', 'README.md: payload');
 
+    # the first event of the reader's own
+
+    my $first = block('README.md', 'first event');
+    $first =~ s{https://hooks\.example\.com/}{https://127.0.0.1:$port/}
+        or fail('README.md: the URL');
+    $first =~ s/^curl /curl -sSk /;
+
+    ($status, $output) = command('sh', '-c', $first);
+
+    is("$status $output", '0 {"received":true}', 'README.md: the first event');
+
     # there is no application yet, and then there is
 
     ok($t->wait_log(qr/destination "\/application" is down/),
        'README.md: the application is down');
 
-    my $request = application(200);
+    my $listener = listener();
+    my ($request) = sort { ($b =~ /Event: resume/) <=> ($a =~ /Event: resume/) }
+                    map { application(200, $listener) } 1, 2;
 
     like($request, qr{^POST /webhooks/taptalent HTTP/}, 'README.md: forwarded');
     like($request, qr/"companyId": "company-uuid"/, 'README.md: the event');
