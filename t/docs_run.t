@@ -57,7 +57,8 @@ sub install {
         unlike($output, qr/^Inst /m, 'README.md: all packages were there');
 
         symlink "$ENV{DESTDIR}/usr/lib/nginx/modules", $t->path('modules');
-        $t->conf("$load\nevents {\n}\n\nhttp {\n}\n");
+        $t->conf("$load\npid %%PREFIX%%/nginx.pid;\n"
+                 . "events {\n}\n\nhttp {\n}\n");
         ($status, $output) = $t->config_test();
 
         is($status, 0, 'README.md: loaded') or diag($output);
