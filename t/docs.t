@@ -58,6 +58,11 @@ sub links {
 
         is("@broken", '', "$document: links");
     }
+
+    my @missing = grep { index($text{'README.md'}, "]($_)") < 0 }
+                  grep { $_ ne 'README.md' } @documents;
+
+    is("@missing", '', 'README.md: a link to each document');
 }
 
 # as a heading's anchor is made by the sites that show Markdown

@@ -7,7 +7,7 @@ use strict;
 use warnings;
 
 use Digest::SHA ();
-use File::Path qw(make_path);
+use File::Path qw(make_path remove_tree);
 use Test::More;
 
 use lib 't/lib';
@@ -38,6 +38,7 @@ disk();
 two_spools();
 machine();
 merge();
+changes();
 removal();
 
 $t->no_alerts();
@@ -270,6 +271,47 @@ sub merge {
 
     delivered('what is left of a spool');
     ok($t->quit(), 'stopped');
+}
+
+
+# What the table of changes says of permissions and of another user.
+
+sub changes {
+    my $other = getgrnam('nogroup') ? 'nobody nogroup' : 'nobody';
+    my $mode = sub { return sprintf '%04o', (stat $_[0])[2] & 07777 };
+
+    SKIP: {
+        skip 'not root', 1 if !defined $t->worker_user();
+
+        start();
+        post(2);
+        my ($file) = $t->spool_files();
+        my $conf = $t->read_file('nginx.conf');
+
+        $conf =~ s/(taptalent_webhook_spool \S+;)/$1
+                   taptalent_webhook_spool_access group:r;/;
+        $t->write_file('nginx.conf', $conf);
+        ok($t->reload(old_gone => 1), 'other permissions');
+        is($mode->("$spool/new"), '0750', 'the directories change');
+        is($mode->($file), '0600', 'the files keep theirs');
+
+        $conf =~ s/^user .*$/user $other;/m or fail('user');
+        $t->write_file('nginx.conf', $conf);
+        ok($t->reload(old_gone => 1), 'another user');
+        post(1);
+        ok($t->wait_log(qr/forward\.lock" failed, nothing is forwarded \(13:/),
+           'nothing is forwarded');
+        ok($t->quit(), 'stopped');
+
+        is(system("chown -R nobody $spool/tmp $spool/new $spool/dead"
+                  . " $spool/corrupt"), 0, 'the files have the new owner');
+
+        $t->run();
+        delivered('another user');
+        ok($t->quit(), 'stopped');
+
+        remove_tree($spool);
+    }
 }
 
 
