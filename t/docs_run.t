@@ -44,7 +44,7 @@ sub install {
     my $load = block('README.md', 'load');
 
     SKIP: {
-        skip 'it is about the nginx of Debian', 3 if $ENV{TEST_NGINX_BINARY};
+        skip 'it is about the nginx of Debian', 2 if $ENV{TEST_NGINX_BINARY};
 
         $block =~ s/^apt-get install/apt-get install -s/m or fail('apt-get');
 
@@ -54,7 +54,6 @@ sub install {
         my ($status, $output) = command('sh', '-ec', "cd $top\n$block");
 
         is($status, 0, 'README.md: installed') or diag($output);
-        unlike($output, qr/^Inst /m, 'README.md: all packages were there');
 
         symlink "$ENV{DESTDIR}/usr/lib/nginx/modules", $t->path('modules');
         $t->conf("$load\npid %%PREFIX%%/nginx.pid;\n"
