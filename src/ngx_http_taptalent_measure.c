@@ -56,7 +56,7 @@ static ngx_int_t ngx_http_taptalent_measure_corrupt(
     u_char *name, size_t len);
 static void ngx_http_taptalent_measure_keep(
     ngx_http_taptalent_oldest_t *oldest, u_char *name, size_t len, off_t size);
-static ngx_uint_t ngx_http_taptalent_measure_refused(
+static ngx_uint_t ngx_http_taptalent_measure_remove(
     ngx_http_taptalent_spool_t *spool, u_char *name);
 static ngx_uint_t ngx_http_taptalent_measure_events(u_char *name, size_t len);
 static time_t ngx_http_taptalent_measure_time(u_char *name, size_t len);
@@ -251,29 +251,40 @@ ngx_http_taptalent_measure_corrupt(ngx_http_taptalent_spool_t *spool,
 }
 
 
-/* whether it is of a quarantine: a spool under another name is none */
+/*
+ * True if it is gone: another worker removes the same ones, and who finds them
+ * gone must not take more for it.  A file that is not of a quarantine stays: a
+ * spool under another name is none.
+ */
 
 static ngx_uint_t
-ngx_http_taptalent_measure_refused(ngx_http_taptalent_spool_t *spool,
+ngx_http_taptalent_measure_remove(ngx_http_taptalent_spool_t *spool,
     u_char *name)
 {
     ssize_t   n;
-    ngx_fd_t  fd;
+    ngx_fd_t  new, fd;
     u_char    buf[sizeof("{\"refused\":") - 1];
 
-    fd = openat(spool->fd[NGX_HTTP_TAPTALENT_NEW], (char *) name,
+    new = spool->fd[NGX_HTTP_TAPTALENT_NEW];
+
+    fd = openat(new, (char *) name,
                 O_RDONLY|O_NONBLOCK|O_NOFOLLOW|O_CLOEXEC);
 
     if (fd == NGX_INVALID_FILE) {
-        return 0;
+        return (ngx_errno == NGX_ENOENT);
     }
 
     n = read(fd, buf, sizeof(buf));
 
     (void) ngx_close_file(fd);
 
-    return n == (ssize_t) sizeof(buf)
-           && ngx_strncmp(buf, "{\"refused\":", sizeof(buf)) == 0;
+    if (n != (ssize_t) sizeof(buf)
+        || ngx_strncmp(buf, "{\"refused\":", sizeof(buf)) != 0)
+    {
+        return 0;
+    }
+
+    return unlinkat(new, (char *) name, 0) == 0 || ngx_errno == NGX_ENOENT;
 }
 
 
@@ -310,16 +321,11 @@ ngx_http_taptalent_spool_trim(ngx_http_taptalent_spool_t *spool, off_t max)
 
         for (i = 0; i < n && (off_t) m.bytes > max - max / 10; i++) {
 
-            if (!ngx_http_taptalent_measure_refused(spool,
-                                                    oldest->files[i].name)
-                || unlinkat(spool->fd[NGX_HTTP_TAPTALENT_NEW],
-                            (char *) oldest->files[i].name, 0)
-                   == -1)
+            if (ngx_http_taptalent_measure_remove(spool,
+                                                  oldest->files[i].name))
             {
-                continue;
+                m.bytes -= oldest->files[i].size;
             }
-
-            m.bytes -= oldest->files[i].size;
         }
     }
 
