@@ -744,7 +744,7 @@ ngx_http_taptalent_work_settled(ngx_http_taptalent_queue_t *q)
 
         if (file->ending && file->failed == 0) {
 
-            if (file->damaged) {
+            if (file->damaged && file->rc == NGX_OK) {
                 ngx_http_taptalent_zone_count(q->forward->stats, corrupt, 1);
 
                 ngx_log_error(NGX_LOG_CRIT, q->log, 0,

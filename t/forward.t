@@ -607,6 +607,17 @@ is(join('', sort map { $t->read_file("$spool/corrupt/$_") } list('corrupt')),
    "garbage 1\ngarbage 2\n", 'two damaged files of one name');
 
 
+# one that cannot go there is not said to be there
+
+chmod 0500, "$spool/corrupt";
+put('stays.ndjson', line(n('one')) . "garbage\n");
+ok($t->wait_log(qr{\[crit\].*corrupt" failed}), 'corrupt/ takes none');
+ok(-e "$spool/new/stays.ndjson", 'the damaged file stays');
+is(scalar(() = $t->grep_log(qr/stays\.ndjson" is damaged/)), 0,
+   'the log does not say that it has gone');
+chmod 0700, "$spool/corrupt";
+
+
 # the name of a file that is being sent gets another file
 
 my $patient = $conf =~ s/proxy_read_timeout 1s/proxy_read_timeout 60s/r;
