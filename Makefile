@@ -52,8 +52,7 @@ demo:
 bench:
 	@t/build/deps.sh bench
 	@t/build/debian.sh
-	@t/bench/ack.pl
-	@t/bench/forward.pl
+	@t/bench/bench.pl
 	@t/bench/zone.pl
 
 torture:

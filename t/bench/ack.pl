@@ -1,30 +1,15 @@
-#!/usr/bin/perl
 
-# How fast one worker acknowledges, beside nginx's own "return 200" in the same
-# round: rounds are interleaved, the table has medians. Plain HTTP on loopback,
-# a new body for each request, a non-2xx answer spoils the row.
-#
-#     make bench                     or  t/bench/ack.pl
-#     CONNECTIONS="64 256" ROUNDS=5 SECONDS=3
+# Parts of the bench: what is acknowledged.
 
 use strict;
 use warnings;
 
-use FindBin;
-use lib "$FindBin::Bin/../lib";
-
+use Test::Bench;
 use Test::Edge;
 
-my @connections = split ' ', $ENV{CONNECTIONS} // '64 256 1024';
-my $rounds = $ENV{ROUNDS} // 5;
-my $seconds = $ENV{SECONDS} // 3;
+our ($bench, @where);
 
-system('command -v wrk > /dev/null') == 0
-    or die "wrk is missing, install the package wrk\n";
-
-my $t = Test::Edge->new(parent => $ENV{BENCH_DIR} // '/var/tmp');
-
-$t->conf(<<'EOF_CONF');
+my $conf = <<'EOF_CONF';
 %%GLOBALS%%
 
 events {
@@ -41,6 +26,8 @@ http {
 
     server {
         listen 127.0.0.1:%%PORT_0%%;
+        listen 127.0.0.1:%%PORT_1%% ssl http2;
+        %%TLS%%
 
         location = /return {
             return 200 '{"received":true}';
@@ -48,61 +35,129 @@ http {
 
         location = /receiver {
             taptalent_webhook receiver;
+            taptalent_webhook_response brief;
         }
 
         location = /durable {
             taptalent_webhook on;
             taptalent_webhook_spool %%SPOOL%%;
         }
+
+        location = /durable-memory {
+            client_body_buffer_size 1m;
+            taptalent_webhook on;
+            taptalent_webhook_spool %%SPOOL%%;
+        }
+
+        location = /status {
+            taptalent_webhook_status;
+        }
     }
 }
 EOF_CONF
 
-$t->run();
+my %servers;
 
-my @rows = qw(return receiver durable);
+# one nginx for each number of workers, started when it is first measured
 
-printf "%-12s%12s%12s%12s%12s%12s\n", 'connections', 'return 200', 'receiver',
-       'durable', 'to return', 'events/file';
+sub edge {
+    my ($workers) = @_;
 
-for my $connections (@connections) {
-    my (%rate, @ratio, $events, $files);
+    return $servers{$workers} //= do {
+        my $t = Test::Edge->new(@where, workers => $workers);
 
-    for my $round (1 .. $rounds) {
-        my %now = map { $_ => rate($_, $connections) } @rows;
+        $t->conf($workers == 1 ? $conf
+                 : $conf =~ s/(listen \S+?)(?= ssl|;)/$1 reuseport/gr);
+        $t->run();
 
-        push @{$rate{$_}}, $now{$_} for @rows;
-        push @ratio, $now{durable} / $now{return};
-
-        # Moved away, not removed: ext4 is slower for a while after that.
-        my @files = glob $t->spool . '/new/*.ndjson';
-        $files += @files;
-        $events += /-(\d+)-[0-9a-f]{8}\.ndjson$/ ? $1 : 0 for @files;
-        rename $_, $_ =~ s{/new/}{/dead/}r for @files;
-    }
-
-    printf "%-12d%12.0f%12.0f%12.0f%12.2f%12.1f\n", $connections,
-           (map { median(@{$rate{$_}}) } @rows), median(@ratio),
-           $events / $files;
+        Test::Bench::Server->nginx($t);
+    };
 }
 
-$t->stop();
+sub answered {
+    my ($location, %opts) = @_;
 
-sub rate {
-    my ($location, $connections) = @_;
+    return sub {
+        my $server = edge(delete $opts{workers} // 1);
 
-    my $output = `wrk -t1 -c$connections -d${seconds}s \\
-                  -s $FindBin::Bin/event.lua \\
-                  http://127.0.0.1:@{[$t->port(0)]}/$location`;
-
-    die "$location, $connections connections:\n$output"
-        if $? || $output =~ /Non-2xx|Socket errors/
-        || $output !~ m{Requests/sec:\s+([\d.]+)};
-
-    return $1;
+        return $bench->wrk($server, "/$location", %opts, $location =~ /durable/
+                           ? (spool => $server->{edge}->spool()) : ());
+    };
 }
 
-sub median {
-    my @sorted = sort { $a <=> $b } @_;
-    return $sorted[@sorted / 2];
+
+# The aims' parts have the peers as well: peers.pl adds them.
+
+my @floor = (floor => 'return 200');
+
+for my $tls (0, 1) {
+    my $how = $tls ? 'TLS' : 'plain';
+    my %opts = (connections => 256, tls => $tls);
+
+    $bench->part("$how, 256 connections");
+    $bench->row('return 200', answered('return', %opts));
+    $bench->row('receiver', answered('receiver', %opts), @floor);
+    $bench->row('durable', answered('durable', %opts), @floor);
 }
+
+$bench->aim('durable, 256 connections, plain, to `return 200`', 'least',
+            '0.55', '0.70', sub { $bench->ratio('plain, 256 connections',
+                                            'durable', 'return 200') });
+$bench->aim('the same over TLS', 'least', '0.65', '0.78',
+            sub { $bench->ratio('TLS, 256 connections', 'durable',
+                                'return 200') });
+$bench->aim('validate only, plain, to `return 200`', 'least', '0.75', '0.85',
+            sub { $bench->ratio('plain, 256 connections', 'receiver',
+                                'return 200') });
+$bench->aim('processor time of a durable event, 256 connections, TLS, to '
+            . '`return 200`', 'most', '1.7', '1.4',
+            sub { $bench->ratio('TLS, 256 connections', 'durable',
+                                'return 200', 'cpu') });
+
+
+# One after another: the disk, and an acknowledgement with all around it.
+
+sub latencies {
+    my $server = edge(1);
+    my $dir = $server->{edge}->prefix() . '/disk';
+    my ($disk, $spool) = ($bench->compiled('disk'), $server->{edge}->spool());
+    my $slice = $bench->seconds() / 4;
+
+    mkdir $dir;
+
+    my ($raw, $ack) = $bench->alternate(
+        sub {
+            my $output = qx{$disk $dir 480 $slice};
+
+            $? == 0 && $output =~ /^\d+ ([\d.]+)/ or die "disk failed\n";
+            Test::Bench::taken($dir);
+
+            return $1;
+        },
+        sub {
+            my $r = $bench->wrk($server, '/durable', connections => 1,
+                                unit => 'us', seconds => $slice,
+                                spool => $spool);
+
+            die "$r->{spoiled}\n" if defined $r->{spoiled};
+
+            return $r->{value};
+        });
+
+    return ({ value => $raw, unit => 'us' }, { value => $ack, unit => 'us' });
+}
+
+{
+    my $ack;
+
+    $bench->part('one event after another, median latency');
+    $bench->row('the disk alone', sub { (my $raw, $ack) = latencies(); $raw });
+    $bench->row('durable', sub { $ack }, floor => 'the disk alone');
+
+    $bench->aim('latency of one event after another, to the disk', 'most',
+                '1.5', '1.2', sub { $bench->ratio('one event after another, median '
+                                         . 'latency', 'durable',
+                                         'the disk alone') });
+}
+
+1;

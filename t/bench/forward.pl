@@ -1,44 +1,77 @@
-#!/usr/bin/perl
 
-# How fast one worker forwards, beside the rate at which the same nginx passes
-# the same POSTs to the same upstream directly. Rounds are interleaved, the
-# table has medians; the ratio is that of each round.
-#
-#   direct     proxy_pass, no module, as many connections as deliveries
-#   forward    a backlog in files of 100 events
-#   single     a backlog in files of one event
-#   steady     deliveries while events are accepted as fast as they can be
-#
-#     make bench                     or  t/bench/forward.pl
-#     CONCURRENCY=64 ROUNDS=5 SECONDS=3 EVENTS=50000 FILES=20000
+# Parts of the bench: what is forwarded, and what is accepted meanwhile.
 
 use strict;
 use warnings;
 
-use FindBin;
-use lib "$FindBin::Bin/../lib";
-
+use Test::Bench;
 use Test::Edge;
 use Test::Load;
 use Time::HiRes qw(sleep time);
 
-my $concurrency = $ENV{CONCURRENCY} // 64;
-my $rounds = $ENV{ROUNDS} // 5;
-my $seconds = $ENV{SECONDS} // 3;
-my $events = $ENV{EVENTS} // 50_000;
-my $files = $ENV{FILES} // 20_000;
+our ($bench, @where);
 
-system('command -v wrk > /dev/null') == 0
-    or die "wrk is missing, install the package wrk\n";
+my $conf = <<'EOF_CONF';
+%%GLOBALS%%
 
-my @where = (parent => $ENV{BENCH_DIR} // '/var/tmp');
+events {
+    worker_connections 4096;
+}
 
-my $upstream = Test::Edge->new(@where);
+http {
+    access_log off;
+    error_log %%PREFIX%%/error.log error;
+    keepalive_requests 1000000000;
 
-die "nginx has no stub_status, which counts what arrives\n"
-    if !$upstream->has('stub_status');
+    taptalent_webhook_https off;
+    taptalent_webhook_company_id company-uuid;
 
-$upstream->conf(<<'EOF_CONF');
+    upstream application {
+        server 127.0.0.1:%%UPSTREAM%%;
+        keepalive 64;
+        keepalive_requests 1000000000;
+    }
+
+    server {
+        listen 127.0.0.1:%%PORT_0%%;
+
+        proxy_http_version 1.1;
+        proxy_set_header Connection "";
+
+        location = /direct {
+            proxy_pass http://application/direct;
+        }
+
+        location = /hook {
+            taptalent_webhook on;
+            taptalent_webhook_spool %%SPOOL%%;
+            %%FORWARD%%
+        }
+
+        location = /deliver {
+            internal;
+            proxy_pass http://application/deliver;
+        }
+
+        location = /status {
+            taptalent_webhook_status;
+        }
+    }
+}
+EOF_CONF
+
+my ($upstream, $t, $server);
+my ($made, $asked) = (0, 0);
+
+
+# The application: an nginx that says 204 and counts. The module's nginx is
+# started anew for each row, with an empty spool.
+
+sub upstream {
+    return if $upstream;
+
+    $upstream = Test::Edge->new(@where);
+    $upstream->conf(<<'EOF_CONF');
 %%GLOBALS%%
 
 events {
@@ -62,166 +95,61 @@ http {
     }
 }
 EOF_CONF
+    $upstream->run();
 
-my $t = Test::Edge->new(@where);
-
-my $conf = <<'EOF_CONF';
-%%GLOBALS%%
-
-events {
-    worker_connections 4096;
+    $t = Test::Edge->new(@where);
+    $server = Test::Bench::Server->nginx($t);
 }
 
-http {
-    access_log off;
-    error_log %%PREFIX%%/error.log warn;
-    keepalive_requests 1000000000;
+# Starts nginx; forward is the directive's value, '' without it; down is a
+# destination that refuses connections; backlog events are there, each in a file
+# of so many. Returned is what the sub returns, with nginx ended and new/ empty.
 
-    taptalent_webhook_https off;
-    taptalent_webhook_company_id company-uuid;
+sub forwarding {
+    my ($forward, $sub, %opts) = @_;
 
-    upstream application {
-        server 127.0.0.1:UPSTREAM;
-        keepalive CONCURRENCY;
-        keepalive_requests 1000000000;
-    }
+    upstream();
 
-    server {
-        listen 127.0.0.1:%%PORT_0%%;
+    my $port = $opts{down} ? $t->port(9) : $upstream->port(0);
+    my $value = $forward eq '' ? '' : "taptalent_webhook_forward $forward;";
 
-        proxy_http_version 1.1;
-        proxy_set_header Connection "";
+    $t->conf($conf =~ s/%%UPSTREAM%%/$port/r =~ s/%%FORWARD%%/$value/r);
 
-        location = /direct {
-            proxy_pass http://application/direct;
-        }
+    if ($opts{backlog}) {
 
-        location = /hook {
-            taptalent_webhook on;
-            taptalent_webhook_spool %%SPOOL%%;
-            taptalent_webhook_forward /deliver concurrency=CONCURRENCY;
-        }
+        # makes the spool
+        $t->run();
+        $t->quit();
 
-        location = /deliver {
-            internal;
-            proxy_pass http://application/deliver;
+        for (my $i = 0; $i < $opts{backlog}; $i += $opts{each}) {
+            Test::Load::make_file($t->spool(), [map { $made++ }
+                                                1 .. $opts{each}]);
         }
     }
-}
-EOF_CONF
 
-$t->conf($conf =~ s/UPSTREAM/$upstream->port(0)/re
-               =~ s/CONCURRENCY/$concurrency/gr);
-
-$upstream->run();
-
-# makes the spool
-
-$t->run();
-$t->quit();
-
-my %row = (direct => \&direct, forward => sub { backlog($events, 100) },
-           single => sub { backlog($files, 1) }, steady => \&steady);
-my @rows = qw(direct forward single steady);
-my ($made, $asked) = (0, 0);
-my (%rate, %ratio, @first, @taken, @memory);
-
-for my $round (1 .. $rounds) {
-    my %now = map { $_ => $row{$_}->() } @rows;
-
-    push @{ $rate{$_} }, $now{$_} for @rows;
-    push @{ $ratio{'forward to direct'} }, $now{forward} / $now{direct};
-    push @{ $ratio{'single to steady'} }, $now{single} / $now{steady};
-}
-
-printf '%12s' x @rows . "   deliveries/s, concurrency %d\n", @rows,
-       $concurrency;
-printf '%12.0f' x @rows . "\n", map { median(@{ $rate{$_} }) } @rows;
-printf "%-20s%.2f\n", $_, median(@{ $ratio{$_} }) for sort keys %ratio;
-printf "with a backlog, from the start: first delivery %.3f s, first event "
-       . "accepted %.3f s, at most %.1f MB more of memory\n", median(@first),
-       median(@taken), (sort { $a <=> $b } @memory)[-1] / 1024;
-
-$t->no_alerts();
-Test::More::done_testing();
-
-
-sub direct {
-    $t->run();
-
-    my $rate = wrk('direct');
+    my $result = eval { $sub->() } // { spoiled => "$@" =~ s/\s+\z//r };
 
     $t->quit();
+    Test::Bench::taken($t->spool()) if -e $t->spool();
 
-    return $rate;
+    return $result;
 }
 
 
-sub steady {
-    $t->run();
-
-    my ($before, $since) = (arrived(), time());
-
-    wrk('hook');
-
-    my $rate = (arrived() - $before) / (time() - $since);
-
-    until_empty();
-    $t->quit();
-
-    return $rate;
-}
-
-
-sub backlog {
-    my ($n, $each) = @_;
-
-    $t->run();
-
-    my $idle = memory();
-
-    $t->quit();
-
-    for (my $i = 0; $i < $n; $i += $each) {
-        Test::Load::make_file($t->spool(), [map { $made++ } 1 .. $each]);
-    }
-
-    my ($before, $since) = (arrived(), time());
-
-    $t->run();
-
-    if ($each == 1) {
-        sleep 0.001 until arrived() > $before;
-        push @first, time() - $since;
-
-        die 'not accepted' if $t->post('/hook', event(companyId =>
-                                            'company-uuid'))->{status} != 200;
-        push @taken, time() - $since;
-    }
-
-    until_empty();
-
-    my $rate = (arrived() - $before) / (time() - $since);
-
-    push @memory, memory() - $idle if $each == 1;
-    $t->quit();
-
-    return $rate;
-}
-
-
-# what the upstream has been asked, its status excepted
+# what the application has been asked, its status excepted
 
 sub arrived {
     my $text = $upstream->get('/status')->{body};
-
     my ($requests) = $text =~ /^ \d+ \d+ (\d+) $/m or die $text;
 
     return $requests - ++$asked;
 }
 
-
 sub until_empty {
+    my ($seconds) = @_;
+
+    my $until = time() + $seconds;
+
     opendir my $dir, $t->spool() . '/new' or die "opendir() failed: $!";
 
     for ( ;; ) {
@@ -230,40 +158,95 @@ sub until_empty {
         my $name;
         do { $name = readdir $dir } while defined $name && $name =~ /^\./;
 
-        last if !defined $name;
-        sleep 0.005;
+        return if !defined $name;
+
+        die "the backlog is still there after $seconds s\n" if time() > $until;
+        sleep 0.002;
     }
 }
 
 
-# the most that the worker has had, kB
-
-sub memory {
-    my ($pid) = $t->workers();
-
-    my ($kb) = Test::Edge::slurp("/proc/$pid/status") =~ /^VmHWM:\s+(\d+)/m
-        or die 'no VmHWM';
-
-    return $kb;
+sub direct {
+    return forwarding('', sub {
+        $t->run();
+        $bench->wrk($server, '/direct', connections => 64);
+    });
 }
 
+# from the start of nginx until new/ is empty, that is, with the look for files
 
-sub wrk {
-    my ($location) = @_;
+sub backlog {
+    my ($n, $each) = @_;
 
-    my $output = `wrk -t1 -c$concurrency -d${seconds}s \\
-                  -s $FindBin::Bin/event.lua \\
-                  http://127.0.0.1:@{[$t->port(0)]}/$location`;
+    return forwarding('/deliver concurrency=64', sub {
+        my ($before, $since) = (arrived(), time());
 
-    die "$location:\n$output"
-        if $? || $output =~ /Non-2xx|Socket errors/
-        || $output !~ m{Requests/sec:\s+([\d.]+)};
+        $t->run();
 
-    return $1;
+        my $cpu = $server->cpu();
+
+        until_empty(60);
+
+        my $seconds = time() - $since;
+        my $delivered = arrived() - $before;
+
+        die "$n events, $delivered deliveries\n" if $delivered != $n;
+
+        return { value => $n / $seconds, unit => '/s', commit => $each,
+                 cpu => ($server->cpu() - $cpu) / $n * 1e6 };
+    }, backlog => $n, each => $each);
 }
 
+$bench->part('forwarding, 64 at once');
+$bench->row('`proxy_pass`', \&direct);
+$bench->row('backlog in files of 100', sub { backlog(30_000, 100) },
+            floor => '`proxy_pass`');
+$bench->row('backlog in files of 1', sub { backlog(10_000, 1) },
+            floor => '`proxy_pass`');
 
-sub median {
-    my @sorted = sort { $a <=> $b } @_;
-    return $sorted[@sorted / 2];
+$bench->aim('forward rate to `proxy_pass`', 'least', '0.70', '0.90',
+            sub { $bench->ratio('forwarding, 64 at once',
+                                'backlog in files of 100', '`proxy_pass`') });
+
+
+# What is accepted, with 64 connections, in the same location.
+
+sub accepting {
+    my ($forward, %opts) = @_;
+
+    return forwarding($forward, sub {
+        my $before = arrived();
+
+        $t->run();
+
+        my $r = $bench->wrk($server, '/hook', connections => 64,
+                            $forward eq '' || $opts{down}
+                            ? (spool => $t->spool()) : ());
+
+        die "the backlog was gone before the end\n"
+            if $opts{backlog} && arrived() - $before >= $opts{backlog};
+
+        return $r;
+    }, %opts);
 }
+
+my $seconds = $bench->seconds() + 0.7;
+
+$bench->part('accepting, 64 connections');
+$bench->row('nothing is forwarded', sub { accepting('') });
+$bench->row('forwarding what arrives', sub { accepting('/deliver') },
+            floor => 'nothing is forwarded');
+$bench->row('while a backlog drains',
+            sub { accepting('/deliver', each => 100,
+                            backlog => 100 * int($seconds * 400)) },
+            floor => 'nothing is forwarded');
+$bench->row('while the destination is down',
+            sub { accepting('/deliver', down => 1) },
+            floor => 'nothing is forwarded');
+
+$bench->aim('accept rate while a backlog drains, to without', 'least',
+            '0.70', '0.85', sub { $bench->ratio('accepting, 64 connections',
+                                      'while a backlog drains',
+                                      'nothing is forwarded') });
+
+1;
