@@ -7,7 +7,7 @@ use warnings;
 use Test::Bench;
 use Test::Edge;
 
-our ($bench, @where);
+our ($bench, @where, @floor);
 
 my $conf = <<'EOF_CONF';
 %%GLOBALS%%
@@ -86,9 +86,10 @@ sub answered {
 }
 
 
-# The aims' parts have the peers as well: peers.pl adds them.
+@floor = (floor => 'return 200');
 
-my @floor = (floor => 'return 200');
+
+# The first parts have the peers as well: peers.pl adds them.
 
 for my $tls (0, 1) {
     my $how = $tls ? 'TLS' : 'plain';
@@ -99,6 +100,10 @@ for my $tls (0, 1) {
     $bench->row('receiver', answered('receiver', %opts), @floor);
     $bench->row('durable', answered('durable', %opts), @floor);
 }
+
+$bench->part('plain, 64 connections');
+$bench->row('return 200', answered('return', connections => 64));
+$bench->row('durable', answered('durable', connections => 64), @floor);
 
 $bench->aim('durable, 256 connections, plain, to `return 200`', 'least',
             '0.55', '0.70', sub { $bench->ratio('plain, 256 connections',

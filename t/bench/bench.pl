@@ -35,8 +35,9 @@ our $bench = Test::Bench->new(rounds => $ENV{ROUNDS} || 5,
                               seconds => $ENV{SECONDS} || 1,
                               rows => qr/${\($ENV{ROWS} || '.')}/);
 our @where = (parent => $ENV{BENCH_DIR} // '/var/tmp');
+our @floor;
 
-require "$FindBin::Bin/$_.pl" for qw(ack forward);
+require "$FindBin::Bin/$_.pl" for qw(ack peers forward);
 
 $bench->run();
 

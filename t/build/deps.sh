@@ -11,7 +11,7 @@ packages="nginx nginx-dev libyajl-dev libssl-dev gcc libc6-dev make dpkg-dev
 
 if [ "${1:-test}" != build ]; then
     packages="$packages libpcre2-dev zlib1g-dev libio-socket-ssl-perl php-fpm
-        nghttp2-client strace e2fsprogs xfsprogs util-linux
+        nghttp2-client wrk strace e2fsprogs xfsprogs util-linux
         debian-archive-keyring ca-certificates prometheus chromium
         chromium-driver sqlite3 python3 php-cli php-sqlite3"
 
@@ -23,7 +23,14 @@ if [ "${1:-test}" != build ]; then
 fi
 
 if [ "${1:-test}" = bench ]; then
-    packages="$packages wrk valgrind"
+    packages="$packages valgrind libnginx-mod-http-lua lua-cjson
+        libnginx-mod-http-js webhook"
+
+    # Node may be there from elsewhere, and conflicts then with Debian's npm
+
+    if ! command -v npm > /dev/null; then
+        packages="$packages nodejs npm"
+    fi
 fi
 
 if [ "${1:-test}" = torture ]; then
@@ -72,7 +79,7 @@ fi
 policy=/usr/sbin/policy-rc.d
 
 case " $missing " in
-*" nginx "*|*" php-fpm "*|*" prometheus "*)
+*" nginx "*|*" php-fpm "*|*" prometheus "*|*" webhook "*)
     if [ ! -e $policy ]; then
         trap '$root rm -f $policy' EXIT
         trap 'exit 1' HUP INT TERM

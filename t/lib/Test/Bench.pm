@@ -51,12 +51,16 @@ sub new {
 sub seconds { return $_[0]{seconds} }
 
 
-# ->part(name), ->row(name, sub, %opts): in the order of the table.
+# ->part(name), ->row(name, sub, %opts): in the order of the table. A part that
+# is there already gets more rows.
 
 sub part {
     my ($self, $name) = @_;
 
-    push @{ $self->{parts} }, { name => $name, rows => [] };
+    my ($part) = grep { $_->{name} eq $name } @{ $self->{parts} };
+
+    push @{ $self->{parts} }, $part = { name => $name, rows => [] } if !$part;
+    $self->{last} = $part;
 
     return $self;
 }
@@ -64,7 +68,7 @@ sub part {
 sub row {
     my ($self, $name, $sub, %opts) = @_;
 
-    my $part = $self->{parts}[-1];
+    my $part = $self->{last};
 
     push @{ $part->{rows} }, { name => $name, sub => $sub, results => [],
                                part => $part, %opts };
@@ -246,13 +250,19 @@ sub line {
 
     return [$row->{name}, figure($value) . ($unit ne '' ? " $unit" : ''),
             ratio_text(median(@ratios)),
-            @ratios > 1 ? sprintf('%.2f, %.2f', @ratios[0, -1]) : '',
+            @ratios > 1 ? join(', ', map { ratio_text($_) } @ratios[0, -1])
+                        : '',
             defined $cpu ? sprintf('%.1f', $cpu) : '',
             ratio_text(median(ratios($row, $floor, 'cpu'))),
             defined $commit ? sprintf('%.1f', $commit) : ''];
 }
 
-sub ratio_text { return defined $_[0] ? sprintf('%.2f', $_[0]) : '' }
+sub ratio_text {
+    my ($ratio) = @_;
+
+    return '' if !defined $ratio;
+    return sprintf $ratio < 0.1 ? '%.2g' : '%.2f', $ratio;
+}
 
 sub figure {
     my ($value) = @_;
