@@ -53,7 +53,6 @@ bench:
 	@t/build/deps.sh bench
 	@t/build/debian.sh
 	@t/bench/bench.pl
-	@t/bench/zone.pl
 
 torture:
 	@t/build/deps.sh torture

@@ -58,17 +58,22 @@ EOF_CONF
 
 my %servers;
 
-# one nginx for each number of workers, started when it is first measured
+# one nginx for each number of workers and each zone, started when first measured
 
 sub edge {
-    my ($workers) = @_;
+    my ($workers, $zone) = @_;
 
-    return $servers{$workers} //= do {
+    $zone //= '';
+
+    return $servers{"$workers$zone"} //= do {
         my $t = Test::Edge->new(@where, workers => $workers);
+        my $text = $conf;
 
-        $t->conf($workers == 1 ? $conf
-                 : $conf =~ s/(listen \S+?)(?= ssl|;)/$1 reuseport/gr);
-        $t->run();
+        $text =~ s/(listen \S+?)(?= ssl|;)/$1 reuseport/g if $workers > 1;
+        $text =~ s/^\s*location = .status \{.*?\}$//ms if $zone eq 'off';
+        $text =~ s/^(\s*)(?=taptalent_webhook_https)/$1taptalent_webhook_zone $zone;$1/m
+            if $zone ne '';
+        $t->conf($text)->run();
 
         Test::Bench::Server->nginx($t);
     };
@@ -78,7 +83,7 @@ sub answered {
     my ($location, %opts) = @_;
 
     return sub {
-        my $server = edge(delete $opts{workers} // 1);
+        my $server = edge($opts{workers} // 1, $opts{zone});
 
         return $bench->wrk($server, "/$location", %opts, $location =~ /durable/
                            ? (spool => $server->{edge}->spool()) : ());
@@ -118,6 +123,96 @@ $bench->aim('processor time of a durable event, 256 connections, TLS, to '
             . '`return 200`', 'most', '1.7', '1.4',
             sub { $bench->ratio('TLS, 256 connections', 'durable',
                                 'return 200', 'cpu') });
+
+
+# From one connection to a thousand, with one worker and with two.
+
+for my $workers (1, 2) {
+    for my $tls (0, 1) {
+        for my $connections (1, 8, 64, 256, 1024) {
+            next if $workers == 1 && ($connections == 256
+                                      || $connections == 64 && !$tls);
+
+            my %opts = (connections => $connections, tls => $tls,
+                        workers => $workers);
+
+            $bench->part(($tls ? 'TLS' : 'plain') . ", $connections connection"
+                         . ($connections > 1 ? 's' : '')
+                         . ($workers > 1 ? ", $workers workers" : ''));
+            $bench->row('return 200', answered('return', %opts));
+            $bench->row('durable', answered('durable', %opts), @floor);
+        }
+    }
+}
+
+$bench->aim('processor time of a durable event with 1024 connections, plain, '
+            . 'to that with 1', 'most', '1.0', '', sub {
+    my ($many, $one) = map { $bench->value("plain, $_", 'durable', 'cpu') }
+                           '1024 connections', '1 connection';
+
+    return $many && $one ? $many / $one : undef;
+});
+
+
+# HTTP/2, and TLS as always with it. The bodies of a run are the same bytes:
+# h2load has no other. It makes no difference here, where duplicates are not
+# looked for, and each of them is stored.
+
+sub answered_h2 {
+    my ($location) = @_;
+
+    return sub {
+        my $server = edge(1);
+
+        return $bench->h2load($server, "/$location", connections => 16,
+                              streams => 16, $location eq 'durable'
+                              ? (spool => $server->{edge}->spool()) : ());
+    };
+}
+
+$bench->part('HTTP/2, 16 connections of 16 streams');
+$bench->row('return 200', answered_h2('return'));
+$bench->row('durable', answered_h2('durable'), @floor);
+
+
+# No more connections than "buffer" of the spool holds bodies of. What the disk
+# takes is measured with files of as much as a commit has, half of the bodies.
+
+sub disk_rate {
+    my ($bytes, $dir) = (8 * 500_000, edge(1)->{edge}->prefix() . '/disk');
+    my ($disk, $seconds) = ($bench->compiled('disk'), $bench->seconds());
+
+    mkdir $dir;
+
+    my $output = qx{$disk $dir $bytes $seconds};
+
+    $? == 0 && $output =~ /^\d+ ([\d.]+)/ or die "disk failed\n";
+    Test::Bench::taken($dir);
+
+    return { value => $bytes / $1, unit => 'MB/s' };
+}
+
+for my $body ([300, '300 B', 16], [10_000, '10 kB', 16], [500_000, '500 kB', 16])
+{
+    my ($size, $name, $connections) = @$body;
+    my %opts = (size => $size, connections => $connections, unit => 'MB/s');
+
+    $bench->part("bodies of $name, $connections connections");
+    $bench->row('return 200', answered('return', %opts));
+    $bench->row('the disk alone', \&disk_rate, @floor) if $size > 100_000;
+    $bench->row('durable', answered('durable', %opts), @floor);
+    $bench->row('durable, `client_body_buffer_size 1m`',
+                answered('durable-memory', %opts), @floor) if $size > 16384;
+}
+
+
+# What it costs to count.
+
+$bench->part('counting, plain, 64 connections');
+$bench->row('durable, `taptalent_webhook_zone off`',
+            answered('durable', connections => 64, zone => 'off'));
+$bench->row('durable', answered('durable', connections => 64),
+            floor => 'durable, `taptalent_webhook_zone off`');
 
 
 # One after another: the disk, and an acknowledgement with all around it.

@@ -24,11 +24,15 @@ use Test::Bench;
 use Test::Edge;
 
 STDERR->autoflush(1);
+
+# so that nothing is left running
+$SIG{$_} = sub { exit 1 } for qw(INT TERM HUP);
+
 Test::More->builder()->output(\*STDERR);
 
 for my $command (qw(wrk h2load gcc)) {
     system("command -v $command > /dev/null") == 0
-        or die "$command is missing, `make deps-bench` installs it\n";
+        or die "$command is missing, the package of Debian that has it is in t/build/deps.sh\n";
 }
 
 our $bench = Test::Bench->new(rounds => $ENV{ROUNDS} || 5,
@@ -37,7 +41,9 @@ our $bench = Test::Bench->new(rounds => $ENV{ROUNDS} || 5,
 our @where = (parent => $ENV{BENCH_DIR} // '/var/tmp');
 our @floor;
 
-require "$FindBin::Bin/$_.pl" for qw(ack peers forward);
+# the parts of the table, in its order
+
+require "$FindBin::Bin/$_.pl" for qw(ack peers forward cost);
 
 $bench->run();
 
