@@ -58,21 +58,26 @@ EOF_CONF
 
 my %servers;
 
-# one nginx for each number of workers and each zone, started when first measured
+# One nginx for each number of workers, zone and kind of listening, started when
+# it is first measured.
 
 sub edge {
-    my ($workers, $zone) = @_;
+    my (%opts) = @_;
 
-    $zone //= '';
+    my ($workers, $zone) = ($opts{workers} // 1, $opts{zone} // '');
+    my $reuseport = $workers > 1 && ($opts{reuseport} // 1);
 
-    return $servers{"$workers$zone"} //= do {
+    return $servers{"$workers $zone $reuseport"} //= do {
         my $t = Test::Edge->new(@where, workers => $workers);
         my $text = $conf;
 
-        $text =~ s/(listen \S+?)(?= ssl|;)/$1 reuseport/g if $workers > 1;
-        $text =~ s/^\s*location = .status \{.*?\}$//ms if $zone eq 'off';
-        $text =~ s/^(\s*)(?=taptalent_webhook_https)/$1taptalent_webhook_zone $zone;$1/m
-            if $zone ne '';
+        $text =~ s/(listen \S+?)(?= ssl|;)/$1 reuseport/g if $reuseport;
+
+        if ($zone ne '') {
+            $text =~ s/^http \{\n\K/    taptalent_webhook_zone $zone;\n/m;
+            $text =~ s/^ +location = .status \{.*?\}$//ms;
+        }
+
         $t->conf($text)->run();
 
         Test::Bench::Server->nginx($t);
@@ -83,7 +88,7 @@ sub answered {
     my ($location, %opts) = @_;
 
     return sub {
-        my $server = edge($opts{workers} // 1, $opts{zone});
+        my $server = edge(%opts);
 
         return $bench->wrk($server, "/$location", %opts, $location =~ /durable/
                            ? (spool => $server->{edge}->spool()) : ());
@@ -141,6 +146,9 @@ for my $workers (1, 2) {
                          . ($workers > 1 ? ", $workers workers" : ''));
             $bench->row('return 200', answered('return', %opts));
             $bench->row('durable', answered('durable', %opts), @floor);
+            $bench->row('durable, without `reuseport`',
+                        answered('durable', %opts, reuseport => 0), @floor)
+                if $workers > 1 && $connections == 256;
         }
     }
 }
@@ -162,7 +170,7 @@ sub answered_h2 {
     my ($location) = @_;
 
     return sub {
-        my $server = edge(1);
+        my $server = edge();
 
         return $bench->h2load($server, "/$location", connections => 16,
                               streams => 16, $location eq 'durable'
@@ -179,7 +187,7 @@ $bench->row('durable', answered_h2('durable'), @floor);
 # takes is measured with files of as much as a commit has, half of the bodies.
 
 sub disk_rate {
-    my ($bytes, $dir) = (8 * 500_000, edge(1)->{edge}->prefix() . '/disk');
+    my ($bytes, $dir) = (8 * 500_000, edge()->{edge}->prefix() . '/disk');
     my ($disk, $seconds) = ($bench->compiled('disk'), $bench->seconds());
 
     mkdir $dir;
@@ -218,7 +226,7 @@ $bench->row('durable', answered('durable', connections => 64),
 # One after another: the disk, and an acknowledgement with all around it.
 
 sub latencies {
-    my $server = edge(1);
+    my $server = edge();
     my $dir = $server->{edge}->prefix() . '/disk';
     my ($disk, $spool) = ($bench->compiled('disk'), $server->{edge}->spool());
     my $slice = $bench->seconds() / 4;
@@ -247,17 +255,29 @@ sub latencies {
     return ({ value => $raw, unit => 'us' }, { value => $ack, unit => 'us' });
 }
 
-{
-    my $ack;
+# whichever of the two is asked for first measures both
 
-    $bench->part('one event after another, median latency');
-    $bench->row('the disk alone', sub { (my $raw, $ack) = latencies(); $raw });
-    $bench->row('durable', sub { $ack }, floor => 'the disk alone');
+{
+    my @both;
+
+    my $take = sub {
+        my ($i) = @_;
+
+        @both = latencies() if !$both[$i];
+        (my $one, $both[$i]) = ($both[$i], undef);
+
+        return $one;
+    };
+
+    my $part = 'one event after another, median latency';
+
+    $bench->part($part);
+    $bench->row('the disk alone', sub { $take->(0) });
+    $bench->row('durable', sub { $take->(1) }, floor => 'the disk alone');
 
     $bench->aim('latency of one event after another, to the disk', 'most',
-                '1.5', '1.2', sub { $bench->ratio('one event after another, median '
-                                         . 'latency', 'durable',
-                                         'the disk alone') });
+                '1.5', '1.2', sub { $bench->ratio($part, 'durable',
+                                                  'the disk alone') });
 }
 
 1;

@@ -32,7 +32,7 @@ Test::More->builder()->output(\*STDERR);
 
 for my $command (qw(wrk h2load gcc)) {
     system("command -v $command > /dev/null") == 0
-        or die "$command is missing, the package of Debian that has it is in t/build/deps.sh\n";
+        or die "$command is missing, run t/build/deps.sh bench\n";
 }
 
 our $bench = Test::Bench->new(rounds => $ENV{ROUNDS} || 5,

@@ -110,7 +110,11 @@ sub run {
 
     for my $round (1 .. $self->{rounds}) {
         for my $part (@{ $self->{parts} }) {
-            for my $row (@{ $part->{rows} }) {
+            my @rows = @{ $part->{rows} };
+
+            # each is before its floor every other time
+
+            for my $row ($round % 2 ? @rows : reverse @rows) {
                 next if $row->{missing} || $row->{once} && $round > 1;
 
                 my $result = eval { $row->{sub}->() }
