@@ -38,6 +38,8 @@ static void ngx_http_taptalent_log_payload(ngx_http_request_t *r,
 static ngx_int_t ngx_http_taptalent_add_variables(ngx_conf_t *cf);
 static ngx_int_t ngx_http_taptalent_variable(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);
+static ngx_int_t ngx_http_taptalent_base64_variable(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, uintptr_t data);
 static ngx_int_t ngx_http_taptalent_verdict_variable(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);
 
@@ -252,6 +254,9 @@ static ngx_http_variable_t  ngx_http_taptalent_variables[] = {
     { ngx_string("taptalent_body"), NULL, ngx_http_taptalent_variable,
       offsetof(ngx_http_taptalent_ctx_t, event.body),
       NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
+    { ngx_string("taptalent_body_base64"), NULL,
+      ngx_http_taptalent_base64_variable, 0, NGX_HTTP_VAR_NOCACHEABLE, 0 },
 
     { ngx_string("taptalent_signature_timestamp"), NULL,
       ngx_http_taptalent_variable,
@@ -747,6 +752,45 @@ ngx_http_taptalent_variable(ngx_http_request_t *r,
     v->no_cacheable = 0;
     v->not_found = 0;
     v->data = value->data;
+
+    return NGX_OK;
+}
+
+
+/* one that is not delivered whole must not count as delivered */
+
+static ngx_int_t
+ngx_http_taptalent_base64_variable(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, uintptr_t data)
+{
+    size_t                     len;
+    ngx_str_t                  text;
+    ngx_http_taptalent_ctx_t  *ctx;
+
+    ctx = ngx_http_get_module_ctx(r, ngx_http_taptalent_webhook_module);
+
+    if (ctx == NULL || ctx->event.body.len == 0) {
+        v->not_found = 1;
+        return NGX_OK;
+    }
+
+    len = ngx_base64_encoded_length(ctx->event.body.len);
+
+    text.data = (len <= NGX_HTTP_TAPTALENT_MAX_VALUE)
+                ? ngx_pnalloc(r->pool, len) : NULL;
+
+    if (text.data == NULL) {
+        ctx->failed = 1;
+        return NGX_ERROR;
+    }
+
+    ngx_encode_base64(&text, &ctx->event.body);
+
+    v->len = text.len;
+    v->valid = 1;
+    v->no_cacheable = 0;
+    v->not_found = 0;
+    v->data = text.data;
 
     return NGX_OK;
 }

@@ -25,6 +25,8 @@
 #define NGX_HTTP_TAPTALENT_ON         1
 #define NGX_HTTP_TAPTALENT_RECEIVER   2
 
+#define NGX_HTTP_TAPTALENT_MAX_VALUE  268435455  /* v->len has 28 bits */
+
 #define NGX_HTTP_TAPTALENT_REPEATED   3600000  /* ms, known in quarantine */
 
 #define NGX_HTTP_TAPTALENT_BRIEF      0
@@ -112,6 +114,8 @@ typedef struct {
     ngx_http_taptalent_event_t    event;
     ngx_http_taptalent_waiter_t   waiter;
     ngx_str_t                     answer;    /* of a filter, or empty */
+    ngx_http_taptalent_delivery_t  *delivery;    /* that it is, or NULL */
+    unsigned                      failed:1;  /* to give a variable's value */
 } ngx_http_taptalent_ctx_t;
 
 

@@ -537,6 +537,7 @@ ngx_http_taptalent_webhook_forward(ngx_conf_t *cf, ngx_command_t *cmd,
 
     forward->concurrency = 16;
     forward->queue = 1024;
+    ngx_str_set(&forward->confirm, "");
 
     if (value[1].len == 0
         || (value[1].data[0] != '/'
@@ -579,10 +580,18 @@ ngx_http_taptalent_webhook_forward(ngx_conf_t *cf, ngx_command_t *cmd,
             }
         }
 
+        if (ngx_strncmp(value[i].data, "confirm=", 8) == 0
+            && value[i].len > 8)
+        {
+            forward->confirm.data = value[i].data + 8;
+            forward->confirm.len = value[i].len - 8;
+            continue;
+        }
+
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "invalid parameter \"%V\", write "
-                           "\"concurrency=number\" or \"queue=number\"",
-                           &value[i]);
+                           "\"concurrency=number\", \"queue=number\" or "
+                           "\"confirm=text\"", &value[i]);
         return NGX_CONF_ERROR;
     }
 

@@ -27,7 +27,6 @@
 
 typedef struct {
     ngx_http_taptalent_ctx_t         ctx;        /* for the variables */
-    ngx_http_taptalent_delivery_t   *delivery;
 
     ngx_connection_t                 connection;
     ngx_event_t                      read;
@@ -38,7 +37,9 @@ typedef struct {
     ngx_http_connection_t            http_connection;
 
     ngx_http_request_t              *request;
+    ngx_http_request_t              *subrequest;
     ngx_str_t                        args;
+    size_t                           matched;    /* of d->confirm */
     unsigned                         sent:1;
     unsigned                         closed:1;
 } ngx_http_taptalent_deliver_ctx_t;
@@ -60,6 +61,8 @@ static ngx_int_t ngx_http_taptalent_request_uri(
 static ngx_int_t ngx_http_taptalent_answered(ngx_http_request_t *r,
     void *data, ngx_int_t rc);
 static ngx_uint_t ngx_http_taptalent_cut(ngx_http_request_t *r);
+static size_t ngx_http_taptalent_match(ngx_str_t *text, size_t matched,
+    u_char c);
 static ngx_uint_t ngx_http_taptalent_retry_after(ngx_http_request_t *r);
 static void ngx_http_taptalent_woken(ngx_http_request_t *r);
 static void ngx_http_taptalent_terminated(void *data);
@@ -92,6 +95,7 @@ ngx_http_taptalent_delivery_create(ngx_http_taptalent_delivery_t *d,
 
     d->status = 0;
     d->retry_after = 0;
+    d->unconfirmed = 0;
 
     dctx = ngx_http_taptalent_connection(d, log);
     if (dctx == NULL) {
@@ -133,7 +137,7 @@ ngx_http_taptalent_connection(ngx_http_taptalent_delivery_t *d,
         return NULL;
     }
 
-    dctx->delivery = d;
+    dctx->ctx.delivery = d;
 
     c = &dctx->connection;
     rev = &dctx->read;
@@ -243,7 +247,7 @@ ngx_http_taptalent_request(ngx_http_taptalent_deliver_ctx_t *dctx)
     cln->handler = ngx_http_taptalent_terminated;
     cln->data = dctx;
 
-    dctx->ctx.event = dctx->delivery->event;
+    dctx->ctx.event = dctx->ctx.delivery->event;
 
     /* these two point into the struct itself */
 
@@ -270,7 +274,7 @@ ngx_http_taptalent_request_headers(ngx_http_taptalent_deliver_ctx_t *dctx)
     static ngx_str_t  attempt = ngx_string("x-webhook-attempt");
     static ngx_str_t  received = ngx_string("x-webhook-received");
 
-    d = dctx->delivery;
+    d = dctx->ctx.delivery;
     r = dctx->request;
     ev = &dctx->ctx.event;
 
@@ -418,7 +422,7 @@ ngx_http_taptalent_request_uri(ngx_http_taptalent_deliver_ctx_t *dctx)
     ngx_http_request_t             *r;
     ngx_http_taptalent_delivery_t  *d;
 
-    d = dctx->delivery;
+    d = dctx->ctx.delivery;
     r = dctx->request;
 
     if (ngx_http_complex_value(r, d->forward, &d->uri) != NGX_OK) {
@@ -494,6 +498,8 @@ ngx_http_taptalent_delivery_send(ngx_http_taptalent_delivery_t *d)
 
     ngx_http_set_ctx(sr, &dctx->ctx, ngx_http_taptalent_webhook_module);
 
+    dctx->subrequest = sr;
+
     ngx_http_run_posted_requests(&dctx->connection);
 }
 
@@ -505,7 +511,7 @@ ngx_http_taptalent_answered(ngx_http_request_t *r, void *data, ngx_int_t rc)
 
     ngx_http_taptalent_delivery_t  *d;
 
-    d = dctx->delivery;
+    d = dctx->ctx.delivery;
 
     if (rc >= NGX_HTTP_SPECIAL_RESPONSE) {
         d->status = rc;
@@ -514,12 +520,17 @@ ngx_http_taptalent_answered(ngx_http_request_t *r, void *data, ngx_int_t rc)
 
         r->err_status = rc;
 
-    } else if (rc == NGX_ERROR || ngx_http_taptalent_cut(r)) {
+    } else if (rc == NGX_ERROR || ngx_http_taptalent_cut(r)
+               || dctx->ctx.failed)
+    {
         d->status = 0;
 
     } else {
         d->status = r->headers_out.status;
     }
+
+    d->unconfirmed = (d->status >= 200 && d->status < 300
+                      && dctx->matched < d->confirm.len);
 
     d->retry_after = ngx_http_taptalent_retry_after(r);
 
@@ -633,7 +644,7 @@ ngx_http_taptalent_delivered(ngx_event_t *ev)
     ngx_http_taptalent_deliver_ctx_t  *dctx;
 
     dctx = ev->data;
-    d = dctx->delivery;
+    d = dctx->ctx.delivery;
 
     ngx_http_taptalent_delivery_free(d);
 
@@ -682,6 +693,95 @@ ngx_http_taptalent_delivery_free(ngx_http_taptalent_delivery_t *d)
     pool->log = ngx_cycle->log;
 
     ngx_destroy_pool(pool);
+}
+
+
+/*
+ * The context of the subrequest is gone after an internal redirect, that of
+ * its parent stays.  Subrequests of the subrequest are not the answer.
+ */
+
+ngx_uint_t
+ngx_http_taptalent_delivery_confirms(ngx_http_request_t *r)
+{
+    ngx_http_taptalent_ctx_t          *ctx;
+    ngx_http_taptalent_deliver_ctx_t  *dctx;
+
+    if (r == r->main) {
+        return 0;
+    }
+
+    ctx = ngx_http_get_module_ctx(r->main, ngx_http_taptalent_webhook_module);
+
+    if (ctx == NULL || ctx->delivery == NULL
+        || ctx->delivery->confirm.len == 0)
+    {
+        return 0;
+    }
+
+    dctx = (ngx_http_taptalent_deliver_ctx_t *) ctx;
+
+    return r == dctx->subrequest;
+}
+
+
+void
+ngx_http_taptalent_delivery_body(ngx_http_request_t *r, ngx_chain_t *in)
+{
+    u_char                            *p;
+    ngx_str_t                         *text;
+    ngx_http_taptalent_deliver_ctx_t  *dctx;
+
+    dctx = (ngx_http_taptalent_deliver_ctx_t *)
+             ngx_http_get_module_ctx(r->main,
+                                     ngx_http_taptalent_webhook_module);
+
+    text = &dctx->ctx.delivery->confirm;
+
+    for ( /* void */ ; in; in = in->next) {
+
+        if (!ngx_buf_in_memory(in->buf)) {
+            continue;
+        }
+
+        for (p = in->buf->pos; p < in->buf->last; p++) {
+
+            if (dctx->matched == text->len) {
+                return;
+            }
+
+            dctx->matched = ngx_http_taptalent_match(text, dctx->matched, *p);
+        }
+    }
+}
+
+
+/*
+ * How much of the text's beginning has been seen with one more byte: if it is
+ * not the next one, the longest beginning that what was seen ends with.
+ */
+
+static size_t
+ngx_http_taptalent_match(ngx_str_t *text, size_t matched, u_char c)
+{
+    size_t  n;
+
+    while (text->data[matched] != c) {
+
+        if (matched == 0) {
+            return 0;
+        }
+
+        n = matched;
+
+        do {
+            n--;
+        } while (ngx_memcmp(text->data, text->data + matched - n, n) != 0);
+
+        matched = n;
+    }
+
+    return matched + 1;
 }
 
 

@@ -33,6 +33,7 @@ struct ngx_http_taptalent_delivery_s {
     ngx_uint_t                       attempt;    /* 1, 2, ... */
     ngx_http_conf_ctx_t             *conf_ctx;   /* of the server */
     ngx_http_complex_value_t        *forward;
+    ngx_str_t                        confirm;    /* in a 2xx, or empty */
     ngx_http_taptalent_delivery_pt   handler;
     void                            *data;
 
@@ -44,6 +45,7 @@ struct ngx_http_taptalent_delivery_s {
 
     ngx_uint_t                       status;       /* of HTTP, 0 for none */
     ngx_uint_t                       retry_after;  /* seconds, 0 for none */
+    unsigned                         unconfirmed:1;  /* a 2xx that is none */
 
     void                            *ctx;
 };
@@ -61,6 +63,14 @@ void ngx_http_taptalent_delivery_send(ngx_http_taptalent_delivery_t *d);
 
 /* instead of sending it, or to break it off: the handler is not called */
 void ngx_http_taptalent_delivery_free(ngx_http_taptalent_delivery_t *d);
+
+/*
+ * For the filters, the answer to a delivery that is to be confirmed: true
+ * before its body, which must then be in memory, and the body, bit by bit.
+ */
+ngx_uint_t ngx_http_taptalent_delivery_confirms(ngx_http_request_t *r);
+void ngx_http_taptalent_delivery_body(ngx_http_request_t *r,
+    ngx_chain_t *in);
 
 /* true while a thread works for it, and it must not be freed */
 ngx_uint_t ngx_http_taptalent_delivery_blocked(

@@ -36,6 +36,7 @@ typedef struct {
     ngx_http_complex_value_t      *uri;
     ngx_uint_t                     concurrency;
     ngx_uint_t                     queue;       /* events, without a spool */
+    ngx_str_t                      confirm;     /* or empty */
     ngx_http_conf_ctx_t           *conf_ctx;    /* of the location */
     ngx_http_taptalent_retry_t     retry;
     ngx_http_taptalent_zone_t     *zone;        /* or NULL */

@@ -74,6 +74,7 @@ ngx_http_taptalent_create_item(ngx_http_taptalent_queue_t *q,
     item->text = *text;
     item->delivery.conf_ctx = q->forward->conf_ctx;
     item->delivery.forward = q->forward->uri;
+    item->delivery.confirm = q->forward->confirm;
     item->delivery.handler = ngx_http_taptalent_sent;
     item->delivery.data = item;
 
@@ -244,7 +245,7 @@ ngx_http_taptalent_sent(ngx_http_taptalent_delivery_t *d)
 
     ngx_queue_remove(&item->queue);
 
-    if (d->status >= 200 && d->status < 300) {
+    if (d->status >= 200 && d->status < 300 && !d->unconfirmed) {
 
         if (item->dest) {
             ngx_http_taptalent_dest_up(item->dest);
@@ -311,7 +312,9 @@ ngx_http_taptalent_failed(ngx_http_taptalent_item_t *item)
         }
     }
 
-    if (d->status == 0 || d->status == 429 || d->status >= 500) {
+    if (d->status == 0 || d->status == 429 || d->status >= 500
+        || d->unconfirmed)
+    {
 
         if (dest) {
             ngx_http_taptalent_dest_failed(dest, item);
@@ -445,8 +448,10 @@ ngx_http_taptalent_dest_failed(ngx_http_taptalent_dest_t *dest,
     level = (dest->probes == 1) ? NGX_LOG_WARN : NGX_LOG_INFO;
 
     ngx_log_error(level, q->log, 0,
-                  "destination \"%V\" is down, status %ui, "
-                  "next attempt in %M ms", &dest->uri, d->status, delay);
+                  "destination \"%V\" is down, status %ui%s, "
+                  "next attempt in %M ms", &dest->uri, d->status,
+                  d->unconfirmed ? " without what \"confirm\" asks for" : "",
+                  delay);
 
     ngx_add_timer(&dest->timer, delay);
 

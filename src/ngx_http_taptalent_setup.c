@@ -143,6 +143,10 @@ ngx_http_taptalent_same_forward(ngx_http_taptalent_forward_t *one,
            && one->conf_ctx->srv_conf == two->conf_ctx->srv_conf
            && one->concurrency == two->concurrency
            && one->queue == two->queue
+           && one->confirm.len == two->confirm.len
+           && ngx_memcmp(one->confirm.data, two->confirm.data,
+                         one->confirm.len)
+              == 0
            && one->retry.initial == two->retry.initial
            && one->retry.max == two->retry.max
            && one->retry.max_age == two->retry.max_age

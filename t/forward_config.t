@@ -73,6 +73,8 @@ for my $case (
                         $retry initial=500ms max=1h max_age=7d
                                permanent=400,404,599;"],
     ['no permanent status', a => "$spool $f $retry permanent=;"],
+    ['a text to confirm', a => "$spool $forward /application
+                                     'confirm=\"routed\":true';"],
     ['a variable', a => "$spool $forward \$application;"],
     ['a variable in it', a => "$spool $forward /x/\$taptalent_event;"],
     ['arguments', a => "$spool $forward /x?e=\$taptalent_event;"],
@@ -138,7 +140,7 @@ for my $case (
     (map { ["forward $_", $parameter, a => "$spool $forward /a $_;"] }
          qw(concurrency=0 concurrency=-1 concurrency=x concurrency= queue=0
             queue= queue=1k concurrency Concurrency=1 timeout=1s on
-            concurrency=99999999999999999999)),
+            concurrency=99999999999999999999 confirm= confirm Confirm=x)),
     ['forward twice', qr/"$forward" directive is duplicate/,
      a => "$spool $f $f"],
     ['forward in main', qr/"$forward" directive is not allowed here/,
@@ -162,6 +164,13 @@ for my $case (
     ['the other way round', $differs, a => $spool, b => "$spool $f"],
     ['one spool, two uris', $differs, a => "$spool $f",
      b => "$spool $forward /other;"],
+    ['one spool, two texts', $differs, a => "$spool $forward /a confirm=yes;",
+     b => "$spool $forward /a confirm=yea;"],
+    ['one spool, one text', $differs, a => "$spool $forward /a confirm=yes;",
+     b => "$spool $forward /a;"],
+    ['one spool, one text more', $differs,
+     a => "$spool $forward /a confirm=yes;",
+     b => "$spool $forward /a confirm=yes,;"],
     ['one spool, two numbers', $differs, a => "$spool $f",
      b => "$spool $forward /application concurrency=1;"],
     (map { ["one spool, another $_", $differs, a => "$spool $f",

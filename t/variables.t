@@ -1,7 +1,7 @@
 #!/usr/bin/perl
 
-# $taptalent_event, _timestamp, _company_id, _event_id, _verdict, _body: in the
-# access log, in headers, in other locations, in if and map.
+# $taptalent_event, _timestamp, _company_id, _event_id, _verdict, _body and
+# _body_base64: in the access log, in headers, in other locations, in if and map.
 
 use strict;
 use warnings;
@@ -10,6 +10,7 @@ use FindBin;
 use lib "$FindBin::Bin/lib";
 
 use Digest::SHA qw(sha256_hex);
+use MIME::Base64 qw(encode_base64);
 use Test::More;
 use Test::Edge;
 
@@ -73,6 +74,7 @@ http {
 
         location /receiver {
             taptalent_webhook receiver;
+            add_header X-Base64 $taptalent_body_base64 always;
         }
 
         location /early {
@@ -141,6 +143,8 @@ for my $tls (0, 1) {
        "tls $tls, large, chunked, from a file");
     is(logged('/receiver', event(), @tls), join('|', 'accepted', $event, $time,
        'company-uuid', id(event()), event()), "tls $tls, receiver");
+    is($r->{headers}{'x-base64'}, encode_base64(event(), ''),
+       "tls $tls, in base64");
 }
 
 
@@ -149,6 +153,9 @@ for my $tls (0, 1) {
 like(logged('/hook', event(),
             headers => { 'X-Webhook-Timestamp' => '2025-01-01T00:00:00Z' }),
      qr/^accepted\|\Q$event\E\|2025-01-01T00:00:00Z\|/, 'the header\'s');
+
+
+is($t->post('/receiver', '')->{headers}{'x-base64'}, undef, 'no body');
 
 
 # As much as is known.
