@@ -769,6 +769,14 @@ ngx_http_taptalent_base64_variable(ngx_http_request_t *r,
 
     ctx = ngx_http_get_module_ctx(r, ngx_http_taptalent_webhook_module);
 
+    if (ctx == NULL) {
+
+        /* an internal redirect clears that of a delivery, not its parent's */
+
+        ctx = ngx_http_get_module_ctx(r->main,
+                                      ngx_http_taptalent_webhook_module);
+    }
+
     if (ctx == NULL || ctx->event.body.len == 0) {
         v->not_found = 1;
         return NGX_OK;

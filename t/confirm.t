@@ -90,6 +90,12 @@ http {
             taptalent_webhook_forward /base64 confirm=yes;
         }
 
+        location /redirected {
+            taptalent_webhook on;
+            taptalent_webhook_spool %%PREFIX%%/redirected;
+            taptalent_webhook_forward /accel confirm=yes;
+        }
+
         location = /buffered {
             internal;
             gzip on;
@@ -125,6 +131,11 @@ http {
             proxy_pass http://127.0.0.1:%%PORT_2%%;
             proxy_set_body
                 '{"id":"$taptalent_event_id","base64":"$taptalent_body_base64"}';
+        }
+
+        location = /accel {
+            internal;
+            proxy_pass http://127.0.0.1:%%PORT_2%%;
         }
 
         location /files/ {
@@ -249,6 +260,16 @@ for my $more ((map { 'x' x $_ } 0 .. 3), "\xc3\xbc \xe2\x82\xac \\\"\\\\",
     is(sha256_hex(decode_base64($sent->{base64})), sha256_hex($body), 'exact');
     is($sent->{id}, substr(sha256_hex($body), 0, 32), 'its id');
 }
+
+# the same after an internal redirect
+
+my $body = event(data => { answers => [['/base64'], [200, 'yes']] });
+my $before = -s $log;
+is($t->post('/redirected', $body)->{status}, 200, 'redirected');
+ok($t->wait_for(sub { emptied('redirected') }, 10), 'redirected: taken');
+my @got = requests($before);
+is(decode_base64($json->decode($got[-1]{body} // '{}')->{base64} // ''), $body,
+   'redirected: exact');
 
 $t->no_alerts();
 done_testing();
