@@ -13,7 +13,8 @@ if [ "${1:-test}" != build ]; then
     packages="$packages libpcre2-dev zlib1g-dev libio-socket-ssl-perl php-fpm
         nghttp2-client wrk strace e2fsprogs xfsprogs util-linux
         debian-archive-keyring ca-certificates prometheus chromium
-        chromium-driver sqlite3 python3 php-cli php-sqlite3"
+        chromium-driver sqlite3 python3 php-cli php-sqlite3
+        rabbitmq-server"
 
     # node and npm are of Debian or of elsewhere, where the two are one package
 
@@ -72,14 +73,15 @@ fi
 
 
 # Debian starts what it installs. An nginx that nobody asked for must not take
-# port 80, nor is a php-fpm or a Prometheus wanted: policy-rc.d says no while the
-# packages are installed. Where there is one already, the administrator has
+# port 80, nor is a php-fpm, a Prometheus or a RabbitMQ wanted: policy-rc.d says
+# no while the packages are installed. Where there is one already, the administrator has
 # decided.
 
 policy=/usr/sbin/policy-rc.d
 
 case " $missing " in
-*" nginx "*|*" php-fpm "*|*" prometheus "*|*" webhook "*)
+*" nginx "*|*" php-fpm "*|*" prometheus "*|*" webhook "* \
+|*" rabbitmq-server "*)
     if [ ! -e $policy ]; then
         trap '$root rm -f $policy' EXIT
         trap 'exit 1' HUP INT TERM
@@ -103,7 +105,7 @@ case " $missing " in
     ;;
 esac
 
-for package in php-fpm prometheus; do
+for package in php-fpm prometheus rabbitmq-server; do
     case " $missing " in
     *" $package "*)
         echo "$package was installed for the tests, which start their own;" \

@@ -65,6 +65,10 @@ sub new {
         };
     }
 
+    # else an interrupted test would leave the nodes behind
+
+    $SIG{$_} = sub { exit 1 } for qw(TERM INT HUP);
+
     # the nodes find each other by it, and know each other by this
 
     $t->write_file("$dir/.erlang.cookie", 'cookie' . int(rand 1e9));
