@@ -73,24 +73,27 @@ fi
 
 
 # Debian starts what it installs. An nginx that nobody asked for must not take
-# port 80, nor is a php-fpm, a Prometheus or a RabbitMQ wanted: policy-rc.d says
-# no while the packages are installed. Where there is one already, the administrator has
-# decided.
+# port 80, nor are the others wanted: policy-rc.d says no while the packages are
+# installed. Where there is one already, the administrator has decided.
 
 policy=/usr/sbin/policy-rc.d
+services=
 
-case " $missing " in
-*" nginx "*|*" php-fpm "*|*" prometheus "*|*" webhook "* \
-|*" rabbitmq-server "*)
-    if [ ! -e $policy ]; then
-        trap '$root rm -f $policy' EXIT
-        trap 'exit 1' HUP INT TERM
+for package in $missing; do
+    case $package in
+    nginx|php-fpm|prometheus|rabbitmq-server|webhook)
+        services="$services $package"
+        ;;
+    esac
+done
 
-        printf '#!/bin/sh\nexit 101\n' | $root tee $policy > /dev/null
-        $root chmod 755 $policy
-    fi
-    ;;
-esac
+if [ -n "$services" ] && [ ! -e $policy ]; then
+    trap '$root rm -f $policy' EXIT
+    trap 'exit 1' HUP INT TERM
+
+    printf '#!/bin/sh\nexit 101\n' | $root tee $policy > /dev/null
+    $root chmod 755 $policy
+fi
 
 echo "installing$missing"
 
@@ -98,16 +101,13 @@ quietly apt-update $root apt-get update
 quietly apt-install $root env DEBIAN_FRONTEND=noninteractive \
     apt-get install -y --no-install-recommends $missing
 
-case " $missing " in
-*" nginx "*)
-    echo "nginx was installed, and its service was not started;" \
-         "\`systemctl disable nginx\` keeps it so after the next boot"
-    ;;
-esac
-
-for package in php-fpm prometheus rabbitmq-server; do
-    case " $missing " in
-    *" $package "*)
+for package in $services; do
+    case $package in
+    nginx)
+        echo "nginx was installed, and its service was not started;" \
+             "\`systemctl disable nginx\` keeps it so after the next boot"
+        ;;
+    *)
         echo "$package was installed for the tests, which start their own;" \
              "nobody needs its service"
         ;;
