@@ -117,7 +117,8 @@ my $table = $bench->table();
 like($table, qr{^\| first \| 20\.0 /s \|}m, 'a floor nobody has asked for');
 like($table, qr{^\| second \| 6\.00 /s \| 0\.40 \| 0\.30, 0\.75 \|}m,
      'the median of the ratios, not the ratio of the medians');
-like($table, qr{^\| third \| spoiled: no \|}m, 'a row that is spoiled says why');
+like($table, qr{^\| third \| spoiled: no \|}m,
+     'a row that is spoiled says why');
 unlike($table, qr/fourth/, 'a row that nobody has asked for');
 is_deeply([$bench->spoiled()], [['part: third', 'no']], 'the spoiled ones');
 is($bench->aims() =~ s/^.*\n.*\n//r,

@@ -200,9 +200,9 @@ sub disk_rate {
     return { value => $bytes / $1, unit => 'MB/s' };
 }
 
-for my $body ([300, '300 B', 16], [10_000, '10 kB', 16], [500_000, '500 kB', 16])
-{
-    my ($size, $name, $connections) = @$body;
+for my $body ([300, '300 B'], [10_000, '10 kB'], [500_000, '500 kB']) {
+    my ($size, $name) = @$body;
+    my $connections = 16;
     my %opts = (size => $size, connections => $connections, unit => 'MB/s');
 
     $bench->part("bodies of $name, $connections connections");
@@ -223,34 +223,27 @@ $bench->row('durable', answered('durable', connections => 64),
             floor => 'durable, `taptalent_webhook_zone off`');
 
 
-# One after another: the disk, and an acknowledgement with all around it.
+# One after another, in turn: the disk, and an acknowledgement with all around
+# it. The file has as many bytes as the event's has.
 
 sub latencies {
-    my $server = edge();
-    my $dir = $server->{edge}->prefix() . '/disk';
-    my ($disk, $spool) = ($bench->compiled('disk'), $server->{edge}->spool());
-    my $slice = $bench->seconds() / 4;
+    my $edge = edge()->{edge};
+    my ($dir, $disk) = ($edge->prefix() . '/disk', $bench->compiled('disk'));
+    my ($seconds, $port) = (2 * $bench->seconds(), $edge->port(0));
 
     mkdir $dir;
 
-    my ($raw, $ack) = $bench->alternate(
-        sub {
-            my $output = qx{$disk $dir 480 $slice};
+    my $output = qx{$disk $dir 500 $seconds $port /durable 2>&1};
+    my ($n, $raw, $acks, $ack) = $output =~ /^(\d+) (\S+) .*\n(\d+) (\S+) /;
 
-            $? == 0 && $output =~ /^\d+ ([\d.]+)/ or die "disk failed\n";
-            Test::Bench::taken($dir);
+    die "$output\n" if $? || !$acks;
 
-            return $1;
-        },
-        sub {
-            my $r = $bench->wrk($server, '/durable', connections => 1,
-                                unit => 'us', seconds => $slice,
-                                spool => $spool);
+    Test::Bench::taken($dir);
 
-            die "$r->{spoiled}\n" if defined $r->{spoiled};
+    my ($events) = Test::Bench::taken($edge->spool());
 
-            return $r->{value};
-        });
+    die "$acks events were acknowledged, $events are there\n"
+        if $events < $acks;
 
     return ({ value => $raw, unit => 'us' }, { value => $ack, unit => 'us' });
 }

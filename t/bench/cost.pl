@@ -58,7 +58,9 @@ EOF_CONF
 sub cost_conf {
     my ($t, %with) = @_;
 
-    return $t->conf($conf =~ s/%%(PROCESS|ZONE|FORWARD|STATUS)%%/$with{$1} \/\/ ''/ger);
+    $with{$_} //= '' for qw(PROCESS ZONE FORWARD STATUS);
+
+    return $t->conf($conf =~ s/%%(PROCESS|ZONE|FORWARD|STATUS)%%/$with{$1}/gr);
 }
 
 
@@ -75,8 +77,8 @@ sub memory {
     my $t = Test::Edge->new(@where);
     my $server = Test::Bench::Server->nginx($t);
 
-    cost_conf($t, FORWARD => 'taptalent_webhook_forward /deliver;',
-              STATUS => 'location = /status { taptalent_webhook_status json; }');
+    cost_conf($t, FORWARD => 'taptalent_webhook_forward /deliver;', STATUS =>
+              'location = /status { taptalent_webhook_status json; }');
     $t->run();
 
     die "not accepted\n"
@@ -137,8 +139,8 @@ $bench->aim("MB that $waiting add", 'most', '32', '16', sub {
 
 
 # Instructions of the whole process for each event, by callgrind, which do not
-# depend on what else the machine does. The difference of two counts, so that the
-# start of nginx is in neither; 64 connections, so that a commit has as many
+# depend on what else the machine does. The difference of two counts, so that
+# the start of nginx is in neither; 64 connections, so that a commit has as many
 # events as it would have. Without the status location: what is measured each
 # second would be, under valgrind, measured for each few events.
 

@@ -19,7 +19,7 @@ ffi.cdef [[
 local now = ffi.new("struct timespec")
 local format = string.format
 local threads = {}
-local from, to, head, tail
+local head, tail
 
 n = 0
 
@@ -55,12 +55,10 @@ function request()
     local time = tonumber(now.sec) + tonumber(now.nsec) / 1e9
 
     if time >= from then
-        if not first then
-            first, began = n, time
-        end
+        first = first or n
 
         if time <= to then
-            last, ended = n, time
+            last = n
         end
     end
 
@@ -77,9 +75,9 @@ function done(summary, latency, requests)
     for _, thread in ipairs(threads) do
         local first, last = thread:get("first"), thread:get("last")
 
-        if last and last > first then
-            rate = rate + (last - first)
-                          / (thread:get("ended") - thread:get("began"))
+        if last then
+            rate = rate + (last - first) / (thread:get("to")
+                                            - thread:get("from"))
             before = before + first
         end
     end
@@ -87,7 +85,7 @@ function done(summary, latency, requests)
     local e = summary.errors
 
     io.write(format("bench rate=%.2f before=%d answers=%d refused=%d broken=%d"
-                    .. " timeouts=%d p50=%.1f p99=%.1f\n", rate, before,
+                    .. " timeouts=%d\n", rate, before,
                     summary.requests, e.status, e.connect + e.read + e.write,
-                    e.timeout, latency:percentile(50), latency:percentile(99)))
+                    e.timeout))
 end

@@ -111,7 +111,9 @@ sub scripted {
         my $server = $servers{$language} //= do {
             my $t = Test::Edge->new(@where);
             my $l = $language{$language};
-            my $text = $conf =~ s/%%(SETUP|VALIDATE|FILE|GROUP)%%/$l->{lc $1}/gr;
+            my $text = $conf;
+
+            $text =~ s/%%(SETUP|VALIDATE|FILE|GROUP)%%/$l->{lc $1}/g;
 
             spool($t->spool());
             $t->conf($text =~ s{%%MODULES%%}{join "\n",
@@ -169,8 +171,10 @@ sub hook {
     my $date = '^\\d{4}-\\d\\d-\\d\\dT\\d\\d:\\d\\d:\\d\\d(\\.\\d+)?'
                . '(Z|[+-]\\d\\d:\\d\\d)$';
     my $name = '^[A-Za-z0-9._:-]{1,128}$';
-    my @rules = map { { match => { type => 'regex', regex => $_->[2],
-                        parameter => { source => $_->[0], name => $_->[1] } } } }
+    my @rules = map { { match => {
+                            type => 'regex', regex => $_->[2],
+                            parameter => { source => $_->[0],
+                                           name => $_->[1] } } } }
         ['header', 'Content-Type', '(?i)^application/json *(;|$)'],
         ['header', 'X-Webhook-Event', $name],
         ['header', 'X-Webhook-Timestamp', $date],

@@ -1,5 +1,5 @@
--- One durable file: written in tmp/, flushed, renamed to new/, and new/ flushed.
--- Runs in a worker of nginx or in one of its threads.
+-- One durable file: written in tmp/, flushed, renamed to new/, and new/
+-- flushed. Runs in a worker of nginx or in one of its threads.
 
 local ffi = require "ffi"
 

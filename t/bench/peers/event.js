@@ -1,5 +1,5 @@
-// What the receivers in Node share: the sender's checks, and two ways to make an
-// event durable.
+// What the receivers in Node share: the sender's checks, and two ways to make
+// an event durable.
 
 "use strict";
 

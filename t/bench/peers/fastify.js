@@ -1,6 +1,6 @@
-// The receiver in Fastify, by somebody who knows that fdatasync() is what costs:
-// the checks, then a file for all events that arrive while the one before is
-// being written.
+// The receiver in Fastify, by somebody who knows that fdatasync() is what
+// costs: the checks, then a file for all events that arrive while the one
+// before is being written.
 //
 //     node fastify.js PORT SPOOL
 

@@ -10,7 +10,9 @@ set -eu
 
 name=$(date +%s%N)-$$-1-00000000.ndjson
 
-printf '{"event":"%s","payload":%s}\n' "$3" "$(printf %s "$2" | tr '\r\n' '  ')" \
+body=$(printf %s "$2" | tr '\r\n' '  ')
+
+printf '{"event":"%s","payload":%s}\n' "$3" "$body" \
     | dd of="$1/tmp/$name" conv=excl,fdatasync status=none
 
 mv "$1/tmp/$name" "$1/new/$name"

@@ -36,7 +36,9 @@ local function checked()
         return refuse(415, "content_type")
     end
 
-    if not event or not ngx.re.find(event, "^[A-Za-z0-9._:-]{1,128}$", "jo") then
+    if not event
+       or not ngx.re.find(event, "^[A-Za-z0-9._:-]{1,128}$", "jo")
+    then
         return refuse(400, "event_header")
     end
 
