@@ -38,6 +38,10 @@ http {
             return 503;
         }
 
+        location = /moved {
+            return 302 /durable;
+        }
+
         location = /forgotten {
             return 200;
         }
@@ -59,6 +63,8 @@ my @opts = (connections => 4, tls => 1, spool => $t->spool());
 
 like($bench->wrk($server, '/refused', @opts)->{spoiled},
      qr/^\d+ answers were not 2xx$/, 'what is refused spoils a row');
+is($bench->wrk($server, '/moved', @opts)->{spoiled},
+   'the first answer was 302', 'and so does a redirect');
 like($bench->wrk($server, '/forgotten', @opts)->{spoiled},
      qr/^\d+ events were acknowledged, 0 are there$/,
      'and so does what is acknowledged and is not there');
@@ -100,6 +106,7 @@ for my $name (qw(first second)) {
 }
 
 $bench->row('third', sub { die "no\n" }, floor => 'first');
+$bench->row('third and absent', sub { die "not measured: no npm\n" });
 $bench->row('fourth', sub { die "not asked for\n" });
 $bench->aim('ratio', 'least', '0.35', '0.5',
             sub { $bench->ratio('part', 'second', 'first') });
@@ -119,6 +126,8 @@ like($table, qr{^\| second \| 6\.00 /s \| 0\.40 \| 0\.30, 0\.75 \|}m,
      'the median of the ratios, not the ratio of the medians');
 like($table, qr{^\| third \| spoiled: no \|}m,
      'a row that is spoiled says why');
+like($table, qr{^\| third and absent \| not measured: no npm \|}m,
+     'a row that could not be measured');
 unlike($table, qr/fourth/, 'a row that nobody has asked for');
 is_deeply([$bench->spoiled()], [['part: third', 'no']], 'the spoiled ones');
 is($bench->aims() =~ s/^.*\n.*\n//r,

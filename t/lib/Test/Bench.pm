@@ -20,7 +20,8 @@ package Test::Bench;
 # rounds' ratios, not the ratio of medians.
 #
 # The sub of a row returns { value, unit, ... } or { spoiled => 'why' }. A row
-# that is spoiled in one round has no figures; spoiled() tells of them. Options:
+# that is spoiled in one round has no figures; spoiled() tells of them, but for
+# those that begin with "not measured": they could not be installed. Options:
 #     floor => 'name'       a row of the same part
 #     once => 1             in the first round only: it does not depend on what
 #                           else the machine does, or takes too long
@@ -205,7 +206,7 @@ sub spoiled {
         my ($why) = grep { defined } map { $_->{spoiled} } @{ $row->{results} };
 
         push @spoiled, ["$row->{part}{name}: $row->{name}", $why]
-            if defined $why;
+            if defined $why && $why !~ /^not measured/;
     }
 
     return @spoiled;
@@ -236,7 +237,8 @@ sub line {
 
     return [$row->{name}, "not measured: $row->{missing}", ('') x 5]
         if $row->{missing};
-    return [$row->{name}, "spoiled: $spoiled", ('') x 5] if defined $spoiled;
+    return [$row->{name}, $spoiled =~ /^not measured/ ? $spoiled
+                          : "spoiled: $spoiled", ('') x 5] if defined $spoiled;
 
     my %all;
 
@@ -344,6 +346,15 @@ sub wrk {
 
 sub wrk_once {
     my ($self, $more, $server, $path, %opts) = @_;
+
+    # wrk takes a redirect for an answer like any other
+
+    my $status = Test::Edge->post($path, Test::Edge::event(),
+                                  port => $server->port($opts{tls} ? 1 : 0),
+                                  tls => $opts{tls})->{status};
+
+    return { spoiled => "the first answer was $status" }
+        if $status < 200 || $status >= 300 && $status < 400;
 
     my $connections = $opts{connections} // 64;
     my $size = $opts{size} // 200;
