@@ -118,7 +118,8 @@ $bench->row('durable', answered('durable', connections => 64), @floor);
 $bench->aim('durable, 256 connections, plain, to `return 200`', 'least',
             '0.55', '0.70', sub { $bench->ratio('plain, 256 connections',
                                             'durable', 'return 200') });
-$bench->aim('the same over TLS', 'least', '0.65', '0.78',
+$bench->aim('durable, 256 connections, TLS, to `return 200`', 'least', '0.65',
+            '0.78',
             sub { $bench->ratio('TLS, 256 connections', 'durable',
                                 'return 200') });
 $bench->aim('validate only, plain, to `return 200`', 'least', '0.75', '0.85',
