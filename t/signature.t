@@ -13,6 +13,7 @@ use MIME::Base64 qw(encode_base64 decode_base64);
 
 use Test::More;
 use Test::Edge;
+use Test::Sink;
 
 my $t = Test::Edge->new();
 
@@ -220,9 +221,29 @@ http {
             taptalent_webhook on;
             taptalent_webhook_events resume.*;
         }
+
+        location /forward {
+            taptalent_webhook on;
+            taptalent_webhook_signature preset=github "key=$scheme{github}{keys}[0]"
+                                        key=file:github.key;
+            taptalent_webhook_spool %%PREFIX%%/forwarded;
+            taptalent_webhook_forward /application;
+            taptalent_webhook_quarantine %%PREFIX%%/quarantine;
+        }
+
+        location /application {
+            internal;
+            proxy_pass http://127.0.0.1:%%PORT_2%%;
+        }
+
+        location /status/json { taptalent_webhook_status json; }
+        location /status/prometheus { taptalent_webhook_status prometheus; }
+        location /status/html { taptalent_webhook_status html; }
     }
 }
 EOF_CONF
+
+my $sink = Test::Sink->new(port => $t->port(2));
 
 $t->run();
 
@@ -633,15 +654,60 @@ my $r = sent('receiver', '/receiver', 'accepted', $body,
 is($r->{json}{payload}{event}, 'resume.bulk_upload_parse.started', 'in full');
 
 
-# The keys are in none of the logs.
+# Forwarded, given up, and refused into quarantine: the application gets the
+# signature that came, and no key.
+
+my %state = (delivered => event(n => 'delivered'), dead =>
+             event(data => { mode => '422' }), refused => event(n => 'refused'));
+
+for my $state (sort keys %state) {
+    my $key = $state eq 'refused' ? { key => 'x' } : {};
+    my $r = $t->post('/forward', $state{$state}, tls => 1,
+                     headers => signed('github', $state{$state}, %$key));
+
+    is($r->{status}, $state eq 'refused' ? 401 : 200, "forward: $state");
+}
+
+ok($sink->wait_for(2), 'both are forwarded');
+$t->wait_for(sub { kept('forwarded/dead') && kept('quarantine/new')
+                   && !kept('forwarded/new') }, 10, 'all to be where it goes');
+
+like($t->read_file(kept('forwarded/dead')), qr/"mode":"422"/, 'a dead letter');
+like($t->read_file(kept('quarantine/new')), qr/"n": "refused"/, 'quarantine');
+
+sub kept { my ($dir) = @_; return (glob $t->path("$dir/*.ndjson"))[0] }
+
+
+# The keys are nowhere: not in a log, not in a spool, not in what the status
+# says; neither as they are written nor as they are used.
+
+for my $form (qw(json prometheus html)) {
+    my $r = $t->get("/status/$form");
+    is($r->{status}, 200, "status, $form");
+    $t->write_file("status.$form", $r->{body});
+}
+
+like($t->read_file('status.json'), qr/"verdict":"signature"/,
+     'the status has refusals');
 
 $t->quit();
 
-my $logs = $t->error_log() . $t->access_log();
-my @told = grep { index($logs, $_) >= 0 }
-           map { @{$_->{keys}} } values %scheme;
+my %secret = ('of http' => 'of-http');
 
-is(@told, 0, 'no key in a log');
+for my $name (keys %scheme) {
+    for my $i (0, 1) {
+        my $key = $scheme{$name}{keys}[$i];
+
+        $secret{"$name $i"} = $key;
+        $secret{"$name $i, used"} = decode_base64($key =~ s/^whsec_//r)
+            if $name =~ /standard/;
+    }
+}
+
+my ($found, $looked) = $t->found(\%secret);
+
+is($found, '', 'no key is in any file');
+cmp_ok($looked, '>', 100_000, 'and there were some');
 
 $t->no_alerts();
 

@@ -44,6 +44,7 @@ use warnings;
 use Cwd qw(abs_path);
 use Exporter qw(import);
 use File::Basename qw(basename dirname);
+use File::Find ();
 use File::Path qw(remove_tree);
 use File::Temp qw(tempdir);
 use IO::Socket::INET;
@@ -290,6 +291,39 @@ sub read_file {
 sub path {
     my ($self, $name) = @_;
     return $name =~ m{^/} ? $name : "$self->{prefix}/$name";
+}
+
+
+# ->found({ name => bytes }, except => qr//): `file: name` for each file below
+# the prefix that holds one of these secrets, as it is or as a string of JSON,
+# and the bytes looked at. Where a secret has to be is not looked at: nginx.conf,
+# *.key, and lines like `except`.
+
+sub found {
+    my ($self, $secrets, %opts) = @_;
+
+    my ($looked, @found) = (0);
+
+    File::Find::find({ no_chdir => 1, wanted => sub {
+        return if -l || !-f || /\.key$|\/nginx\.conf$/;
+
+        my $text = slurp($_);
+
+        $looked += length $text;
+        $text = join "\n", grep { $_ !~ $opts{except} } split /\n/, $text
+            if $opts{except};
+
+        for my $name (sort keys %$secrets) {
+            my $json = $secrets->{$name} =~ s/(["\\])/\\$1/gr;
+
+            $json =~ s/([^ -~])/sprintf '\\u%04x', ord $1/ge;
+
+            push @found, "$_: $name"
+                if grep { index($text, $_) >= 0 } $secrets->{$name}, $json;
+        }
+    } }, $self->{prefix});
+
+    return (join("\n", sort @found), $looked);
 }
 
 
