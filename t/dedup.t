@@ -32,6 +32,8 @@ http {
 
     server {
         listen 127.0.0.1:%%PORT_0%% reuseport;
+        listen 127.0.0.1:%%PORT_1%% ssl reuseport;
+        %%TLS%%
 
         location /hook {
             taptalent_webhook on;
@@ -42,6 +44,13 @@ http {
         location /same {
             taptalent_webhook on;
             taptalent_webhook_spool %%SPOOL%%;
+            taptalent_webhook_dedup 1h;
+        }
+
+        location /tls {
+            taptalent_webhook on;
+            taptalent_webhook_https on;
+            taptalent_webhook_spool %%PREFIX%%/tls;
             taptalent_webhook_dedup 1h;
         }
 
@@ -113,12 +122,16 @@ my $n = 0;
 
 sub fresh { return event(data => { id => 'dedup-' . $n++ }) }
 sub stored { return scalar glob_of(@_) }
+sub committed { my ($dir) = @_;
+                return (map { $_->{committed} } grep { $_->{path} eq $dir }
+                        @{ $t->get('/json')->{json}{spools} })[0] // 0 }
 sub glob_of { my ($dir) = @_; my @files = glob "$dir/new/*.ndjson";
               return wantarray ? @files : @files }
 
 
 configurations();
 repeated();
+tls();
 apart();
 workers();
 kept();
@@ -196,6 +209,41 @@ sub repeated {
     is(stored($spool), 2, 'which stores it');
     is($t->post('/other', $event)->{body}, '{"received":true}',
        'nor in another spool');
+}
+
+
+# over TLS, by one who has gone before his answer and by curl, which is sure
+# whom it talks to
+
+sub tls {
+    my $event = fresh();
+    my $c = $t->connect(tls => 1);
+
+    $c->send($t->message('/tls', $event));
+    $t->wait_for(sub { committed("$p/tls") == 1 }, 15, 'the commit');
+    $c->abort();
+
+    my $file = $t->write_file('event.json', $event);
+    my @curl = ('--no-insecure', '--cacert', $t->path('cert.pem'),
+                '--data-binary', "\@$file",
+                'https://localhost:' . $t->port(1) . '/tls');
+    my @headers = @{ headers_for($event) };
+
+    while (my ($name, $value) = splice @headers, 0, 2) {
+        push @curl, '-H', "$name: $value";
+    }
+
+    for my $tls ('1.2', '1.3') {
+        my ($exit, $output) = $t->curl('--tlsv1.2', '--tls-max', $tls, @curl);
+        is($output, '{"received":true,"duplicate":true}', "over TLS $tls");
+    }
+
+    is(stored("$p/tls"), 1, 'stored once');
+    is($t->post('/tls', $event)->{status}, 403, 'known, but refused in plain');
+
+    $t->write_file('event.json', fresh());
+    is(($t->curl(@curl))[1], '{"received":true}', 'another over TLS');
+    is(stored("$p/tls"), 2, 'is stored');
 }
 
 
@@ -326,11 +374,7 @@ sub gone {
 
     # the file is there a moment before it is known
 
-    $t->wait_for(sub {
-        my ($s) = grep { $_->{path} eq "$p/slow" }
-                       @{ $t->get('/json')->{json}{spools} };
-        return $s->{committed} == 1;
-    }, 15, 'the commit to end');
+    $t->wait_for(sub { committed("$p/slow") == 1 }, 15, 'the commit to end');
 
     ok($t->post('/slow', $event)->{json}{duplicate},
        'the event of a client that has gone');

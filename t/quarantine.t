@@ -33,6 +33,8 @@ http {
     server {
         listen 127.0.0.1:%%PORT_0%%;
         listen 127.0.0.1:%%PORT_1%% reuseport;
+        listen 127.0.0.1:%%PORT_3%% ssl;
+        %%TLS%%
         client_max_body_size 2k;
 
         location /company { taptalent_webhook on; }
@@ -41,6 +43,12 @@ http {
             taptalent_webhook on;
             taptalent_webhook_key right;
             taptalent_webhook_events "a.*" "resume.*";
+        }
+
+        location /tls {
+            taptalent_webhook on;
+            taptalent_webhook_https on;
+            taptalent_webhook_key right;
         }
 
         location /stale {
@@ -117,6 +125,7 @@ sub counted {
 
 configurations();
 kept();
+tls();
 not_kept();
 redeemed();
 aged();
@@ -217,6 +226,39 @@ sub kept {
     unlike(join("\n", lines('quarantine')), qr/wrong-secret/, 'no key');
     is(scalar(() = glob "$spool/new/*"), 0, 'nothing of it is in the spool');
     is((stat((files('quarantine'))[0]))[2] & 0777, 0600, 'for the worker only');
+}
+
+
+# over TLS, by curl, which is sure whom it talks to; what is no HTTPS is not kept
+
+sub tls {
+    my $event = fresh(n => 'over TLS');
+    my $before = files('quarantine');
+    my $file = $t->write_file('event.json', $event);
+    my @curl = ('--no-insecure', '--cacert', $t->path('cert.pem'),
+                '--data-binary', "\@$file", '-H', 'X-Webhook-Key: wrong-tls',
+                '-w', ' %{http_code}',
+                'https://localhost:' . $t->port(3) . '/tls');
+    my @headers = @{ headers_for($event) };
+
+    while (my ($name, $value) = splice @headers, 0, 2) {
+        push @curl, '-H', "$name: $value";
+    }
+
+    is($t->post('/tls', $event, headers => { 'X-Webhook-Key' => 'wrong-tls' })
+       ->{json}{error}, 'https_required', 'not over TLS');
+
+    like(($t->curl(@curl))[1], qr/^\{.*"error":"key",.* 401$/, 'over TLS');
+
+    $t->wait_for(sub { files('quarantine') > $before }, 10, 'the file');
+
+    my @files = files('quarantine');
+    my $line = (lines('quarantine'))[-1];
+
+    is(@files, $before + 1, 'kept, once');
+    is(Test::Spool::split_line($line =~ s/^\{"refused":\{"verdict":"key"\},/{/r)
+       ->{body}, $event, 'with its exact bytes');
+    unlike($line, qr/wrong-tls/, 'and no key');
 }
 
 
