@@ -236,7 +236,6 @@ ngx_http_taptalent_spool_read(ngx_http_taptalent_spool_t *spool,
     if (rc == NGX_OK) {
 
         if (ngx_http_taptalent_backlog_check(name, content) != NGX_OK) {
-            (void) ngx_http_taptalent_spool_corrupt(spool, name, error);
             rc = NGX_ERROR;
 
         } else {
@@ -630,12 +629,19 @@ ngx_http_taptalent_spool_remove(ngx_http_taptalent_spool_t *spool,
 
 ngx_int_t
 ngx_http_taptalent_spool_corrupt(ngx_http_taptalent_spool_t *spool,
-    u_char *name, ngx_http_taptalent_spool_error_t *error)
+    u_char *name, ngx_http_taptalent_content_t *content,
+    ngx_http_taptalent_spool_error_t *error)
 {
     u_char      sidecar[NAME_MAX + sizeof(NGX_HTTP_TAPTALENT_SIDECAR)];
     u_char      to[NAME_MAX + NGX_INT_T_LEN + 2];
     ngx_int_t   rc;
     ngx_uint_t  i;
+
+    rc = ngx_http_taptalent_backlog_same(spool, name, content, error);
+
+    if (rc != NGX_OK) {
+        return rc;
+    }
 
     ngx_sprintf(to, "%s%Z", name);
 

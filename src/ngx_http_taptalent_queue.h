@@ -94,6 +94,7 @@ typedef struct {
     unsigned                          unsettled:1;
     unsigned                          ending:1;
     unsigned                          damaged:1;
+    unsigned                          counted:1; /* as damaged, and logged */
     unsigned                          kept:1;   /* lines of another version */
     unsigned                          idle:1;   /* nothing is to be done */
     unsigned                          busy:1;   /* NGX_BUSY when it was read */

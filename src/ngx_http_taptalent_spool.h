@@ -194,8 +194,8 @@ ngx_int_t ngx_http_taptalent_spool_scan(ngx_http_taptalent_spool_t *spool,
 /*
  * Reads a file of new/ and what its sidecar says is done.  NGX_DECLINED: it is
  * gone.  NGX_BUSY: it is none of ours, a link say, and is left alone.
- * NGX_ABORT: not now, *error is set.  NGX_ERROR: damaged, and in corrupt/ now,
- * unless *error is set to say why not.
+ * NGX_ABORT: not now, *error is set.  NGX_ERROR: damaged, for
+ * ngx_http_taptalent_spool_corrupt().
  */
 ngx_int_t ngx_http_taptalent_spool_read(ngx_http_taptalent_spool_t *spool,
     u_char *name, ngx_http_taptalent_content_t *content,
@@ -251,9 +251,10 @@ ngx_int_t ngx_http_taptalent_spool_measure(ngx_http_taptalent_spool_t *spool,
 off_t ngx_http_taptalent_spool_trim(ngx_http_taptalent_spool_t *spool,
     off_t max);
 
-/* moves a file and its sidecar to corrupt/ */
+/* moves a file and its sidecar to corrupt/; as ngx_..._spool_remove() */
 ngx_int_t ngx_http_taptalent_spool_corrupt(ngx_http_taptalent_spool_t *spool,
-    u_char *name, ngx_http_taptalent_spool_error_t *error);
+    u_char *name, ngx_http_taptalent_content_t *content,
+    ngx_http_taptalent_spool_error_t *error);
 
 
 #endif /* _NGX_HTTP_TAPTALENT_SPOOL_H_INCLUDED_ */

@@ -35,6 +35,8 @@ static void ngx_http_taptalent_read_again(ngx_http_taptalent_queue_t *q,
 static void ngx_http_taptalent_forget_file(ngx_http_taptalent_queue_t *q,
     ngx_http_taptalent_file_t *file);
 static void ngx_http_taptalent_work_collect(ngx_http_taptalent_queue_t *q);
+static void ngx_http_taptalent_work_touch(ngx_http_taptalent_work_t *work,
+    ngx_http_taptalent_file_t *file);
 static void ngx_http_taptalent_work_refill(ngx_http_taptalent_queue_t *q);
 static void ngx_http_taptalent_work_run(void *data, ngx_log_t *log);
 static void ngx_http_taptalent_work_settle(ngx_http_taptalent_queue_t *q);
@@ -402,30 +404,16 @@ ngx_http_taptalent_work_collect(ngx_http_taptalent_queue_t *q)
 
         file->left--;
 
-        if (file->unsettled) {
-            file->unsettled = 0;
-            ngx_queue_remove(&file->retry);
-        }
-
-        if (!file->touched) {
-            file->touched = 1;
-            ngx_queue_insert_tail(&work->touched, &file->work);
-        }
+        ngx_http_taptalent_work_touch(work, file);
     }
 
-    /* what a full disk did not take: now and then, and before leaving */
+    /* what the disk did not take: now and then, and before leaving */
 
     while (!ngx_queue_empty(&q->unsettled) && q->resettle) {
         p = ngx_queue_head(&q->unsettled);
-        ngx_queue_remove(p);
 
-        file = ngx_queue_data(p, ngx_http_taptalent_file_t, retry);
-        file->unsettled = 0;
-
-        if (!file->touched) {
-            file->touched = 1;
-            ngx_queue_insert_tail(&work->touched, &file->work);
-        }
+        ngx_http_taptalent_work_touch(work,
+                       ngx_queue_data(p, ngx_http_taptalent_file_t, retry));
     }
 
     q->resettle = 0;
@@ -434,12 +422,8 @@ ngx_http_taptalent_work_collect(ngx_http_taptalent_queue_t *q)
         p = ngx_queue_head(&q->ended);
         ngx_queue_remove(p);
 
-        file = ngx_queue_data(p, ngx_http_taptalent_file_t, queue);
-
-        if (!file->touched) {
-            file->touched = 1;
-            ngx_queue_insert_tail(&work->touched, &file->work);
-        }
+        ngx_http_taptalent_work_touch(work,
+                       ngx_queue_data(p, ngx_http_taptalent_file_t, queue));
     }
 
     for (p = ngx_queue_head(&work->touched);
@@ -451,6 +435,22 @@ ngx_http_taptalent_work_collect(ngx_http_taptalent_queue_t *q)
         file->ending = (file->left == 0);
         file->failed = 0;
         file->rc = NGX_OK;
+    }
+}
+
+
+static void
+ngx_http_taptalent_work_touch(ngx_http_taptalent_work_t *work,
+    ngx_http_taptalent_file_t *file)
+{
+    if (file->unsettled) {
+        file->unsettled = 0;
+        ngx_queue_remove(&file->retry);
+    }
+
+    if (!file->touched) {
+        file->touched = 1;
+        ngx_queue_insert_tail(&work->touched, &file->work);
     }
 }
 
@@ -606,6 +606,7 @@ ngx_http_taptalent_work_settle(ngx_http_taptalent_queue_t *q)
 
             file->rc = file->damaged
                        ? ngx_http_taptalent_spool_corrupt(q->spool, file->name,
+                                                          &file->content,
                                                           &error)
                        : ngx_http_taptalent_spool_remove(q->spool, file->name,
                                                          &file->content,
@@ -737,19 +738,23 @@ ngx_http_taptalent_work_settled(ngx_http_taptalent_queue_t *q)
             file->again = 1;
         }
 
-        if (file->len) {
+        if (file->len || file->rc != NGX_OK) {
             ngx_queue_insert_tail(&q->unsettled, &file->retry);
             file->unsettled = 1;
         }
 
         if (file->ending && file->failed == 0) {
 
-            if (file->damaged && file->rc == NGX_OK) {
+            if (file->damaged && !file->counted) {
+                file->counted = 1;
+
                 ngx_http_taptalent_zone_count(q->forward->stats, corrupt, 1);
 
                 ngx_log_error(NGX_LOG_CRIT, q->log, 0,
-                              "\"%s\" is damaged and is in \"%V/corrupt\"",
-                              file->name, &q->spool->path);
+                              "\"%s\" is damaged and is in \"%V/%s\"",
+                              file->name, &q->spool->path,
+                              (file->rc == NGX_OK && !file->kept)
+                              ? "corrupt" : "new");
             }
 
             if (file->rc == NGX_OK && !file->kept) {
@@ -876,12 +881,19 @@ ngx_http_taptalent_work_loaded(ngx_http_taptalent_queue_t *q,
 
     case NGX_ERROR:
 
+        file->damaged = 1;
+        file->counted = 1;
+
         ngx_http_taptalent_zone_count(q->forward->stats, corrupt, 1);
 
         ngx_log_error(NGX_LOG_CRIT, q->log, 0,
                       "\"%s\" is damaged and goes to \"%V/corrupt\"",
                       file->name, &q->spool->path);
-        break;
+
+        /* nothing of it is sent, so that this is the end of it */
+
+        ngx_queue_insert_tail(&q->ended, &file->queue);
+        return;
 
     default: /* NGX_DECLINED, gone */
         break;

@@ -607,15 +607,49 @@ is(join('', sort map { $t->read_file("$spool/corrupt/$_") } list('corrupt')),
    "garbage 1\ngarbage 2\n", 'two damaged files of one name');
 
 
-# one that cannot go there is not said to be there
+# those that cannot go there stay, which is said and counted once, and go later
 
+afresh();
 chmod 0500, "$spool/corrupt";
-put('stays.ndjson', line(n('one')) . "garbage\n");
+
+my %damaged = (
+    'line.ndjson' => line(n('one')) . "garbage\n",
+    'only.ndjson' => "garbage\n",
+    'cut.ndjson' => substr(line(n('one')), 0, -1),
+    named($two) => $two =~ s/one/One/r,
+);
+
+put($_, $damaged{$_}) for keys %damaged;
+
 ok($t->wait_log(qr{\[crit\].*corrupt" failed}), 'corrupt/ takes none');
-ok(-e "$spool/new/stays.ndjson", 'the damaged file stays');
-is(scalar(() = $t->grep_log(qr/stays\.ndjson" is damaged/)), 0,
-   'the log does not say that it has gone');
+
+for my $file (sort keys %damaged) {
+    ok($t->wait_log(qr/\Q$file\E" is damaged/), "$file: is damaged");
+    ok(-e "$spool/new/$file", "$file: stays");
+    is(scalar(() = $t->grep_log(qr{\Q$file\E" is damaged and is in
+                                   .*/corrupt"}x)), 0,
+       "$file: the log does not say that it has gone");
+}
+
+# another one gets the name meanwhile: it is sent, and is not damaged
+
+put('only.ndjson', line(n('another')));
+$t->wait_for(sub { !-e "$spool/new/only.ndjson" }, 5, 'another file');
+delete $damaged{'only.ndjson'};
+
 chmod 0700, "$spool/corrupt";
+ok(empty('corrupt/ takes them'), 'they go later');
+
+for my $file (sort keys %damaged) {
+    is($t->read_file("$spool/corrupt/$file"), $damaged{$file},
+       "$file: it is in corrupt/");
+    is(scalar(() = $t->grep_log(qr/\Q$file\E" is damaged/)), 1,
+       "$file: logged once");
+}
+
+is(scalar(list('corrupt')), scalar(keys %damaged), 'nothing else is there');
+is_deeply([sort map { $_->{body} =~ /"n":"?(\w+)/ } $app->requests()],
+          [qw(another one)], 'what could be read was sent once');
 
 
 # the name of a file that is being sent gets another file
