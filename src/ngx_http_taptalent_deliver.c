@@ -419,6 +419,7 @@ ngx_http_taptalent_request_uri(ngx_http_taptalent_deliver_ctx_t *dctx)
 {
     u_char                         *p;
     ngx_uint_t                      flags;
+    const char                     *must;
     ngx_http_request_t             *r;
     ngx_http_taptalent_delivery_t  *d;
 
@@ -442,18 +443,25 @@ ngx_http_taptalent_request_uri(ngx_http_taptalent_deliver_ctx_t *dctx)
     ngx_sprintf(p, "POST %V HTTP/1.1", &d->uri);
     r->request_line.data = p;
 
-    flags = NGX_HTTP_LOG_UNSAFE;
+    flags = 0;
 
-    if (d->uri.len == 0 || d->uri.data[0] != '/'
-        || ngx_http_parse_unsafe_uri(r, &r->uri, &dctx->args, &flags)
-           != NGX_OK)
+    if (d->uri.len == 0 || d->uri.data[0] != '/') {
+        must = "begin with a slash";
+
+    } else if (ngx_http_parse_unsafe_uri(r, &r->uri, &dctx->args, &flags)
+               != NGX_OK)
     {
-        ngx_log_error(NGX_LOG_ERR, &dctx->log, 0,
-                      "\"taptalent_webhook_forward\" gave the uri \"%V\", "
-                      "it must begin with a slash", &d->uri);
+        must = "hold neither \"/..\" nor a zero byte";
 
-        r->uri.len = 0;
+    } else {
+        return NGX_OK;
     }
+
+    ngx_log_error(NGX_LOG_ERR, &dctx->log, 0,
+                  "\"taptalent_webhook_forward\" gave the uri \"%V\", "
+                  "it must %s", &d->uri, must);
+
+    r->uri.len = 0;
 
     return NGX_OK;
 }

@@ -40,6 +40,10 @@ http {
         default             /app;
         ~^to\.(?<to>\w+)    /$to?company=$taptalent_company_id;
         ~^each\.            /each/$taptalent_event;
+        ~^bare\.            app;
+        ~^none\.            "";
+        ~^part\.            /each/$taptalent_company_id;
+        ~^zero\.            /each/%00;
     }
 
     server {
@@ -805,6 +809,34 @@ $app->wait_for(2, 5, 'two attempts');
 is(join(' ', map { "$_->{attempt}:$_->{status}" }
              ($app->requests())[0, 1]), '1:404 2:404', 'a dead letter is young');
 ok(empty('young'), 'and then dead again');
+
+
+# a uri that is none: each attempt is logged once, and there is an end to it
+
+for my $case (
+    ['bare', 'app', 'begin with a slash'],
+    ['none', '', 'begin with a slash'],
+    ['part', '/each/..', 'hold neither "/.." nor a zero byte'],
+    ['zero', '/each/%00', 'hold neither "/.." nor a zero byte'],
+) {
+    my ($name, $uri, $must) = @$case;
+
+    afresh(conf => $conf =~ s/max=800ms/max=800ms max_age=2s/r);
+    $t->post('/hook', event(event => "$name.uri", companyId => '..'));
+    ok(empty($name), "$name uri: it leaves the queue");
+
+    my ($dead) = map { $json->decode($t->read_file("$spool/dead/$_")) }
+                     event_files('dead');
+
+    is("$dead->{dead}{reason} $dead->{dead}{status}", 'max_age 0',
+       "$name uri: a dead letter");
+    cmp_ok($dead->{dead}{attempts}, '>=', 2, "$name uri: tried again");
+    is(scalar(() = $t->grep_log(qr/uri "\Q$uri\E", it must \Q$must\E/)),
+       $dead->{dead}{attempts}, "$name uri: logged once by each attempt");
+    is(scalar(() = $t->grep_log(qr/\[error\]/)),
+       $dead->{dead}{attempts} + 1, "$name uri: nothing else is logged");
+    is(scalar($app->requests()), 0, "$name uri: nothing is sent");
+}
 
 
 # one line of a file -----------------------------------------------------------
