@@ -30,7 +30,7 @@ END {
     }
 }
 
-my @names = qw(paced refused large slow fast diverted kept page);
+my @names = qw(paced refused large slow fast diverted kept page unasked);
 
 my $conf = <<'CONF';
 %%GLOBALS%%
@@ -81,11 +81,28 @@ INGEST
                 proxy_pass http://127.0.0.1:%%PORT_2%%;
             }
 
+            location = /to/unasked {
+                deny all;
+                auth_request /copy;
+                mirror /copy;
+                proxy_pass http://127.0.0.1:%%PORT_2%%;
+            }
+
             location = /to/page {
                 proxy_intercept_errors on;
                 error_page 422 502 =200 /ok;
                 proxy_pass http://127.0.0.1:%%PORT_2%%;
             }
+        }
+
+        location = /client {
+            mirror /copy;
+            proxy_pass http://127.0.0.1:%%PORT_2%%;
+        }
+
+        location = /copy {
+            internal;
+            proxy_pass http://127.0.0.1:%%PORT_2%%/copy;
         }
 
         location = /elsewhere {
@@ -148,6 +165,17 @@ delivered('kept', 1);
 
 post('page', event());
 dead('page');
+
+# what nginx applies to requests of clients only
+
+post('unasked', event(n => $_)) for 1 .. 2;
+delivered('unasked', 2);
+unlike($t->read_file('application.log'), qr{/copy},
+       'neither auth_request nor mirror sends one more');
+
+$t->post('/client', event());
+ok($t->wait_for(sub { $t->read_file('application.log') =~ m{/copy} }, 10,
+                'the copy'), 'as it does for a client');
 
 # nginx's own statuses are in the log of deliveries
 
@@ -228,8 +256,8 @@ sub answer {
     }
 
     my ($head, $body) = split /\r\n\r\n/, $text, 2;
-    my ($length) = $head =~ /^Content-Length: (\d+)/m;
-    my ($uri) = $head =~ /^POST (\S+)/;
+    my ($length) = $head =~ /^Content-Length: (\d+)/m ? $1 : 0;
+    my ($method, $uri) = $head =~ /^(\S+) (\S+)/;
 
     while (length $body < $length) {
         sysread $c, $body, 65536, length $body or return;
@@ -238,7 +266,7 @@ sub answer {
     my ($name) = $uri =~ m{/(\w+)$};
 
     open my $log, '>>', "$p/application.log" or return;
-    syswrite $log, "POST $uri\n";
+    syswrite $log, "$method $uri\n";
     close $log;
 
     my $status = $name eq 'page' ? '422 No' : '200 OK';
