@@ -55,8 +55,9 @@ static ngx_int_t ngx_http_taptalent_measure_corrupt(
     ngx_http_taptalent_spool_t *spool, ngx_http_taptalent_measure_t *m,
     u_char *name, size_t len);
 static void ngx_http_taptalent_measure_keep(
-    ngx_http_taptalent_oldest_t *oldest, u_char *name, size_t len, off_t size);
-static ngx_uint_t ngx_http_taptalent_measure_remove(
+    ngx_http_taptalent_spool_t *spool, ngx_http_taptalent_oldest_t *oldest,
+    u_char *name, size_t len, off_t size);
+static ngx_uint_t ngx_http_taptalent_measure_refused(
     ngx_http_taptalent_spool_t *spool, u_char *name);
 static ngx_uint_t ngx_http_taptalent_measure_events(u_char *name, size_t len);
 static time_t ngx_http_taptalent_measure_time(u_char *name, size_t len);
@@ -208,7 +209,7 @@ ngx_http_taptalent_measure_new(ngx_http_taptalent_spool_t *spool,
     }
 
     if (m->keep) {
-        ngx_http_taptalent_measure_keep(m->keep, name, len,
+        ngx_http_taptalent_measure_keep(spool, m->keep, name, len,
                                         ngx_file_size(&fi));
     }
 
@@ -252,49 +253,17 @@ ngx_http_taptalent_measure_corrupt(ngx_http_taptalent_spool_t *spool,
 
 
 /*
- * True if it is gone: another worker removes the same ones, and who finds them
- * gone must not take more for it.  A file that is not of a quarantine stays: a
- * spool under another name is none.
+ * Names sort by time; the oldest go, more of them with the next commit.  One
+ * that is gone counts as removed: another worker removes the same ones, and
+ * who finds them gone must not take more for it.
  */
-
-static ngx_uint_t
-ngx_http_taptalent_measure_remove(ngx_http_taptalent_spool_t *spool,
-    u_char *name)
-{
-    ssize_t   n;
-    ngx_fd_t  new, fd;
-    u_char    buf[sizeof("{\"refused\":") - 1];
-
-    new = spool->fd[NGX_HTTP_TAPTALENT_NEW];
-
-    fd = openat(new, (char *) name,
-                O_RDONLY|O_NONBLOCK|O_NOFOLLOW|O_CLOEXEC);
-
-    if (fd == NGX_INVALID_FILE) {
-        return (ngx_errno == NGX_ENOENT);
-    }
-
-    n = read(fd, buf, sizeof(buf));
-
-    (void) ngx_close_file(fd);
-
-    if (n != (ssize_t) sizeof(buf)
-        || ngx_strncmp(buf, "{\"refused\":", sizeof(buf)) != 0)
-    {
-        return 0;
-    }
-
-    return unlinkat(new, (char *) name, 0) == 0 || ngx_errno == NGX_ENOENT;
-}
-
-
-/* names sort by time; the oldest go, more of them with the next commit */
 
 off_t
 ngx_http_taptalent_spool_trim(ngx_http_taptalent_spool_t *spool, off_t max)
 {
+    ngx_fd_t                           fd;
     ngx_int_t                          rc;
-    ngx_uint_t                         i, n;
+    ngx_uint_t                         i;
     ngx_http_taptalent_oldest_t       *oldest;
     ngx_http_taptalent_measure_t       m;
     ngx_http_taptalent_spool_error_t   error;
@@ -315,14 +284,16 @@ ngx_http_taptalent_spool_trim(ngx_http_taptalent_spool_t *spool, off_t max)
 
     if (rc == NGX_OK && (off_t) m.bytes > max) {
 
-        /* the newest one stays, however large it is */
+        fd = spool->fd[NGX_HTTP_TAPTALENT_NEW];
 
-        n = oldest->n - (oldest->n == m.files);
+        /* the last of them may be the newest: it stays, however large it is */
 
-        for (i = 0; i < n && (off_t) m.bytes > max - max / 10; i++) {
-
-            if (ngx_http_taptalent_measure_remove(spool,
-                                                  oldest->files[i].name))
+        for (i = 0;
+             i + 1 < oldest->n && (off_t) m.bytes > max - max / 10;
+             i++)
+        {
+            if (unlinkat(fd, (char *) oldest->files[i].name, 0) == 0
+                || ngx_errno == NGX_ENOENT)
             {
                 m.bytes -= oldest->files[i].size;
             }
@@ -336,20 +307,25 @@ ngx_http_taptalent_spool_trim(ngx_http_taptalent_spool_t *spool, off_t max)
 
 
 static void
-ngx_http_taptalent_measure_keep(ngx_http_taptalent_oldest_t *oldest,
-    u_char *name, size_t len, off_t size)
+ngx_http_taptalent_measure_keep(ngx_http_taptalent_spool_t *spool,
+    ngx_http_taptalent_oldest_t *oldest, u_char *name, size_t len, off_t size)
 {
     ngx_uint_t                 i;
     ngx_http_taptalent_old_t  *files;
 
     files = oldest->files;
 
+    if (oldest->n == NGX_HTTP_TAPTALENT_OLDEST
+        && ngx_strcmp(name, files[oldest->n - 1].name) > 0)
+    {
+        return;
+    }
+
+    if (!ngx_http_taptalent_measure_refused(spool, name)) {
+        return;
+    }
+
     if (oldest->n == NGX_HTTP_TAPTALENT_OLDEST) {
-
-        if (ngx_strcmp(name, files[oldest->n - 1].name) > 0) {
-            return;
-        }
-
         oldest->n--;
     }
 
@@ -366,6 +342,35 @@ ngx_http_taptalent_measure_keep(ngx_http_taptalent_oldest_t *oldest,
     files[i].size = size;
 
     oldest->n++;
+}
+
+
+/*
+ * Whether a quarantine has written the file, or it is gone, and so has been of
+ * one.  The others stay: a spool under another name is none.
+ */
+
+static ngx_uint_t
+ngx_http_taptalent_measure_refused(ngx_http_taptalent_spool_t *spool,
+    u_char *name)
+{
+    ssize_t   n;
+    ngx_fd_t  fd;
+    u_char    buf[sizeof("{\"refused\":") - 1];
+
+    fd = openat(spool->fd[NGX_HTTP_TAPTALENT_NEW], (char *) name,
+                O_RDONLY|O_NONBLOCK|O_NOFOLLOW|O_CLOEXEC);
+
+    if (fd == NGX_INVALID_FILE) {
+        return (ngx_errno == NGX_ENOENT);
+    }
+
+    n = read(fd, buf, sizeof(buf));
+
+    (void) ngx_close_file(fd);
+
+    return n == (ssize_t) sizeof(buf)
+           && ngx_strncmp(buf, "{\"refused\":", sizeof(buf)) == 0;
 }
 
 

@@ -413,6 +413,10 @@ sub bounded {
     my $foreign = Test::Load::make_file("$p/small", ['foreign-0-1'],
                                         time => time() - 86400);
 
+    # nor are they in the way, however many they are
+
+    $t->write_file("small/new/$_.ndjson", "{}\n") for 1000 .. 1299;
+
     for my $i (1 .. 300) {
         $t->post('/small', fresh(companyId => "small-$i"));
 
@@ -435,6 +439,8 @@ sub bounded {
     cmp_ok($most, '>', 20000, 'but not much less');
 
     ok(-e "$p/small/new/$foreign", 'an event of a spool is not removed');
+    is(scalar(grep { m{/1\d{3}\.ndjson$} } files('small')), 300,
+       'nor what is none');
 
     my @kept = map { /"companyId":"small-(\d+)"/ } lines('small');
 
