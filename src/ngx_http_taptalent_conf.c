@@ -849,5 +849,11 @@ ngx_http_taptalent_ack_timeout(ngx_conf_t *cf, void *post, void *data)
         return NGX_CONF_ERROR;
     }
 
+    if (*timeout >= 5000) {
+        ngx_conf_log_error(NGX_LOG_WARN, cf, 0,
+                           "the sender waits for 5 seconds only, write a "
+                           "time below them, such as \"4s\"");
+    }
+
     return NGX_CONF_OK;
 }

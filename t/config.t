@@ -303,7 +303,11 @@ bad('ack_timeout 0', qr/stored in time.*such as "4s"/,
 
 good("ack_timeout $_",
      on($company, $spool, "taptalent_webhook_ack_timeout $_;"))
-    for '1s', '500ms', '4', '1m';
+    for '1s', '500ms', '4', '4999ms';
+
+warned("ack_timeout $_", qr/sender waits for 5 seconds only.*such as "4s"/,
+       on($company, $spool, "taptalent_webhook_ack_timeout $_;"))
+    for '5s', '1m';
 
 bad("ack_timeout $_", qr/taptalent_webhook_ack_timeout.*\Q$_\E|
                          \Q$_\E.*taptalent_webhook_ack_timeout|
