@@ -1,314 +1,399 @@
 #!/usr/bin/perl
 
-# The handlers of docs/handlers.md as they stand there, behind a real edge: the
-# work is done once for each event, although answers get lost, the database is
-# locked, and the handler is killed.
+# The handlers of docs/handlers.md, as they stand there, behind an nginx that
+# forwards: each event is in SQLite once, although a handler is killed between
+# its commit and its answer.
 
 use strict;
 use warnings;
 
-use Cwd qw(abs_path);
 use Digest::SHA qw(sha256_hex);
-use File::Path qw(make_path);
 use IO::Socket::INET;
 use POSIX ();
 use Test::More;
 
 use lib 't/lib';
-use Test::Docs qw(block command configuration);
+use Test::Docs qw(block blocks);
 use Test::Edge;
 
-plan(skip_all => 'once is enough') if $ENV{TEST_NGINX_BINARY};
+plan skip_all => 'not about the module, but about the documents'
+    if $ENV{TEST_NGINX_BINARY};
 
-my @children;
+my $t = Test::Edge->new();
+my $p = $t->prefix();
+my @worker = defined $t->worker_user()
+             ? (getpwnam $t->worker_user())[2, 3] : ();
+my %group;
 
 END {
-    my $status = $?;
-
-    kill 'KILL', $_ for @children;
-    waitpid $_, 0 for @children;
-    $? = $status;
+    kill 'KILL', map { -$_ } keys %group;
 }
 
-my $t;
+my $modules = $t->top() . '/build/handlers';
+install();
 
-run('Python', 'handler.py', block('docs/handlers.md', 'python'), 'python3');
-run('PHP', 'handler.php', block('docs/handlers.md', 'php'), 'php', '-S',
-    'ADDRESS');
-run('Express', 'handler.js', block('docs/handlers.md', 'express'), node());
+mkdir "$p/php" or die "mkdir: $!";
+chown @worker, "$p/php" if @worker;
+write_php();
+
+my ($fastcgi) = map { $_->{text} } grep { $_->{language} eq 'nginx' }
+                blocks('docs/handlers.md');
+$fastcgi =~ s{/run/php/php-fpm\.sock}{$p/php/fpm.sock};
+$fastcgi =~ s{/srv/taptalent/}{$p/php/}g;
+$fastcgi =~ s{= /application}{= /php-application};
+
+$t->conf(<<"CONF");
+%%GLOBALS%%
+
+events {
+}
+
+http {
+    log_format  delivery  '\$uri \$taptalent_event_id \$upstream_status.';
+
+    taptalent_webhook_company_id  any;
+    taptalent_webhook_https       off;
+    taptalent_webhook_retry       initial=50ms max=300ms;
+
+    server {
+        listen  127.0.0.1:%%PORT_0%%;
+
+        log_subrequest  on;
+        access_log      %%PREFIX%%/delivery.log delivery;
+
+        location = /express {
+            taptalent_webhook          on;
+            taptalent_webhook_spool    %%PREFIX%%/spool-express;
+            taptalent_webhook_forward  /express-application;
+        }
+
+        location = /wsgi {
+            taptalent_webhook          on;
+            taptalent_webhook_spool    %%PREFIX%%/spool-wsgi;
+            taptalent_webhook_forward  /wsgi-application;
+        }
+
+        location = /php {
+            taptalent_webhook          on;
+            taptalent_webhook_spool    %%PREFIX%%/spool-php;
+            taptalent_webhook_forward  /php-application;
+        }
+
+        location = /express-application {
+            internal;
+            proxy_pass  http://127.0.0.1:%%PORT_2%%/webhooks/taptalent;
+        }
+
+        location = /wsgi-application {
+            internal;
+            proxy_pass  http://127.0.0.1:%%PORT_3%%/webhooks/taptalent;
+        }
+
+        $fastcgi
+    }
+}
+CONF
+$t->run();
+
+for my $name (qw(express wsgi php)) {
+    my $handler = handler($name);
+
+    start($handler);
+    delivered($handler);
+    locked($handler);
+    killed($handler);
+    stop($handler);
+}
+
+$t->no_alerts();
 
 done_testing();
 
 
-sub run {
-    my ($name, $file, $text, @command) = @_;
+# Every body exactly, and one that comes twice.
 
-    $t = Test::Edge->new();
+sub delivered {
+    my ($handler) = @_;
+    my $name = $handler->{name};
 
-    # the configuration of the document, but that we do not wait as long, and
-    # that an answer may get lost on its way
+    my @bodies = (
+        event(),
+        "{\r\n" . substr(event(n => 1), 1),
+        event(data => \qq({"t":"\xc3\xa9 \xf0\x9f\x98\x80 'x' \\u0000"})),
+        event(data => \'{"half":"\ud83d","n":12345678901234567890.10}'),
+        event(data => \('{"long":"' . 'x' x 200_000 . '"}')),
+    );
 
-    my $conf = block('docs/handlers.md', 'configuration');
-    my $retry = 'taptalent_webhook_retry initial=50ms max=200ms;';
+    send_event($handler, $_) for @bodies, $bodies[0];
+    empty($handler);
 
-    $conf =~ s/^( +)(taptalent_webhook_forward .*)$/$1$2\n$1$retry/m or die;
-    $conf =~ s/^/taptalent_webhook_https off;\n/;
-
-    $t->conf(configuration($t, "server {\nlisten 8080;\n$conf}\n"));
-    $t->run();
-
-    my $port = $t->port(3);
-    my $dir = $name eq 'Express' ? modules() : $t->prefix();
-    my $db = $t->prefix() . '/webhooks.db';
-
-    unlink "$dir/$file";
-    open my $out, '>', "$dir/$file" or die "$dir/$file: $!";
-    print $out $text;
-    close $out or die "$dir/$file: $!";
-
-    local $ENV{PORT} = $port;
-    local $ENV{DATABASE} = $db;
-
-    s/ADDRESS/127.0.0.1:$port/ for @command;
-
-    my $start = sub {
-        my $pid = child(sub {
-            chdir $dir or die "$dir: $!";
-            open STDIN, '<', '/dev/null';
-            open STDOUT, '>>', $t->prefix() . '/handler.log';
-            open STDERR, '>&', \*STDOUT;
-            exec @command, $file or POSIX::_exit(127);
-        });
-
-        ok($t->wait_for(sub { IO::Socket::INET->new("127.0.0.1:$port") }, 20,
-                        'the handler'), "$name: it listens")
-            or BAIL_OUT($t->read_file('handler.log'));
-
-        return $pid;
-    };
-
-    my $handler = $start->();
-    my $listen = IO::Socket::INET->new(LocalAddr => '127.0.0.1',
-                                       LocalPort => $t->port(2),
-                                       Listen => 64, ReuseAddr => 1)
-                 or die "listen: $!";
-    my $way = child(sub { way($listen, $port) });
-
-    close $listen;
-
-    # an event; one whose answer gets lost comes again, and is done once
-
-    my %sent;
-
-    send_events(\%sent, 1 .. 12);
-    ok(all_done(), "$name: all have been taken");
-    is(seen($db), expected(\%sent), "$name: once each");
-
-    my @again = grep { /attempt [2-9]/ } lines('way.log');
-
-    cmp_ok(scalar @again, '>=', 3, "$name: some came again");
-
-    # while somebody else holds the database nothing is taken, and nothing lost
-
-    open my $lock, '|-', 'sqlite3', $db or die "sqlite3: $!";
-    $lock->autoflush(1);
-    print $lock "BEGIN EXCLUSIVE;\n.shell touch $db.locked\n";
-    ok($t->wait_for(sub { -e "$db.locked" }, 10, 'the lock'),
-       "$name: the database is locked");
-
-    send_events(\%sent, 13);
-    ok($t->wait_for(sub { grep { /status 500/ } lines('way.log') }, 20,
-                    'a 500'), "$name: it says 500");
-    ok(scalar $t->spool_files(), "$name: the event stays in the spool");
-
-    print $lock "ROLLBACK;\n";
-    close $lock;
-
-    ok(all_done(), "$name: then it is taken");
-    is(seen($db), expected(\%sent), "$name: once");
-
-    # kill -9, wherever it is
-
-    for my $n (1 .. 3) {
-        send_events(\%sent, 100 * $n .. 100 * $n + 20);
-        $t->wait_for(sub { scalar(lines('way.log')) % 5 == $n }, 0.2);
-        kill 'KILL', $handler;
-        waitpid $handler, 0;
-        @children = grep { $_ != $handler } @children;
-        $handler = $start->();
-    }
-
-    ok(all_done(), "$name: killed, all have been taken");
-    is(seen($db), expected(\%sent), "$name: killed, once each");
-    is(scalar($t->spool_files('dead')), 0, "$name: no dead letters");
-
-    kill 'KILL', $_ for @children;
-    waitpid $_, 0 for @children;
-    @children = ();
-
-    $t->stop();
-    $t->no_alerts();
+    my %expected = map { id($_) => 1 } @bodies;
+    is_deeply(rows($handler, 'webhook_events', 'id'), [sort keys %expected],
+              "$name: each id once");
+    is_deeply(rows($handler, 'work', 'hex(body)'),
+              [sort map { uc unpack 'H*', $_ } @bodies],
+              "$name: the work was done once, on the exact bytes");
 }
 
-sub send_events {
-    my ($sent, @n) = @_;
-    my @types = qw(resume.bulk_upload_parse.started candidate.updated);
+# While its database is locked, it says that it cannot.
 
-    for my $n (@n) {
-        my $event = event(event => $types[$n % 2], data => { n => $n });
+sub locked {
+    my ($handler) = @_;
+    my $name = $handler->{name};
 
-        $t->post('/webhooks/taptalent', $event)->{status} == 200
-            or die "event $n was refused\n";
-        $sent->{substr sha256_hex($event), 0, 32} = $types[$n % 2];
-    }
+    my $pid = open(my $locker, '-|', '/usr/bin/python3', '-c', <<'PYTHON',
+import sqlite3, sys, time
+db = sqlite3.connect(sys.argv[1], isolation_level=None)
+db.execute("BEGIN EXCLUSIVE")
+print("locked", flush=True)
+time.sleep(600)
+PYTHON
+        $handler->{database}) // die "python3: $!";
+
+    is(scalar(<$locker>), "locked\n", "$name: its database is locked");
+
+    my $body = event(locked => $name);
+    send_event($handler, $body);
+    $t->wait_for(sub { answers($handler, $body) =~ /503 / }, 10, 'a 503');
+
+    is_deeply(rows($handler, 'webhook_events', 'id', id => id($body)), [],
+              "$name: nothing is done");
+
+    kill 'KILL', $pid;
+    close $locker;
+    empty($handler);
+
+    like(answers($handler, $body), qr/^(?:50[34] )+204 $/,
+         "$name: 503, until it is there");
+    is_deeply(rows($handler, 'webhook_events', 'count(*)', id => id($body)), [1],
+              "$name: then it is done, once");
 }
 
-sub all_done {
-    return $t->wait_for(sub { !$t->spool_files() }, 30, 'an empty spool');
-}
+# Killed as it writes or flushes; strace is attached to the running handler.
 
-# what the handler has in its tables, and what should be there
+sub killed {
+    my ($handler) = @_;
+    my $name = $handler->{name};
+    my ($before, $after) = (0, 0);
 
-sub seen {
-    my ($db) = @_;
-    my ($status, $rows) = command('sqlite3', $db,
-        'SELECT id, event FROM webhook_events ORDER BY id;'
-        . ' SELECT event, n FROM totals ORDER BY event');
+    for my $point (map({ ['pwrite64', $_] } 1, 2),
+                   map({ ['fdatasync,fsync', $_] } 1 .. 3))
+    {
+        my ($calls, $n) = @$point;
+        my $body = event(killed => "$name $calls $n");
+        my $pid = $handler->{worker} ? $handler->{worker}->() : $handler->{pid};
+        my $strace = attach($pid, $calls, $n);
 
-    return $status ? "sqlite3: $rows" : $rows;
-}
+        # the master of PHP would have another worker answer at once
 
-sub expected {
-    my ($sent) = @_;
-    my %total;
+        kill 'STOP', $handler->{pid} if $handler->{worker};
 
-    $total{$_}++ for values %$sent;
+        send_event($handler, $body);
 
-    return join '', map { "$_\n" }
-           (map { "$_|$sent->{$_}" } sort keys %$sent),
-           (map { "$_|$total{$_}" } sort keys %total);
-}
+        $t->wait_for(sub {
+            !$t->alive($pid) || answers($handler, $body) =~ /204/
+        }, 10, 'an end');
 
+        if ($t->alive($pid)) {
+            kill 'TERM', $strace;
 
-# The way to the handler, on which the answer to each third event gets lost the
-# first time. It notes the attempts, and what was answered.
+        } else {
+            my $rows = rows($handler, 'webhook_events', 'count(*)',
+                            id => id($body));
 
-sub way {
-    my ($listen, $port) = @_;
-    my $n = 0;
+            $rows->[0] ? $after++ : $before++;
 
-    $SIG{CHLD} = 'IGNORE';
-
-    while (1) {
-        my $s = $listen->accept() or next;
-
-        $n++;
-        next if fork();
-
-        close $listen;
-        my $request = message($s);
-        my ($attempt) = $request =~ /^X-Webhook-Attempt: (\d+)\r$/mi;
-        my $c = IO::Socket::INET->new("127.0.0.1:$port");
-        my $answer = '';
-
-        if ($c) {
-            $request =~ s/^Connection: .*\r\n//mi;
-            $request =~ s/\r\n/\r\nConnection: close\r\n/;
-            syswrite $c, $request;
-            while (sysread $c, $answer, 65536, length $answer) { }
+            start($handler) if !$handler->{worker};
         }
 
-        my ($status) = $answer =~ m{^HTTP/1\.[01] (\d+)};
-        my $lost = $attempt == 1 && $n % 3 == 0;
+        kill 'CONT', $handler->{pid} if $handler->{worker};
 
-        open my $log, '>>', $t->prefix() . '/way.log' or POSIX::_exit(1);
-        syswrite $log, "attempt $attempt, status " . ($status // '-')
-                       . ($lost ? ', lost' : '') . "\n";
+        waitpid $strace, 0;
+        empty($handler);
 
-        syswrite $s, $answer if !$lost;
-        POSIX::_exit(0);
-    }
-}
-
-sub message {
-    my ($s) = @_;
-    my $text = '';
-
-    while (sysread $s, $text, 65536, length $text) {
-        my ($head) = $text =~ /^(.*?\r\n\r\n)/s or next;
-        my ($length) = $head =~ /^Content-Length: (\d+)\r$/mi;
-
-        last if length $text >= length($head) + ($length // 0);
+        is_deeply(rows($handler, 'webhook_events', 'count(*)', id => id($body)),
+                  [1], "$name, killed at $calls, $n: it is there");
+        is_deeply(rows($handler, 'work', 'count(*)',
+                       'hex(body)' => uc unpack 'H*', $body),
+                  [1], "$name, killed at $calls, $n: it was done once");
     }
 
-    return $text;
+    cmp_ok($before, '>=', 1, "$name: killed before its commit");
+    cmp_ok($after, '>=', 1, "$name: killed between its commit and its answer");
 }
 
-sub lines {
+sub attach {
+    my ($pid, $calls, $n) = @_;
+
+    my $strace = fork() // die "fork: $!";
+    execute('strace', '-f', '-qq', '-o', '/dev/null', '-p', $pid,
+            '-e', "trace=$calls", '-e', "inject=$calls:signal=KILL:when=$n")
+        if $strace == 0;
+
+    $t->wait_for(sub {
+        Test::Edge::slurp("/proc/$pid/status") =~ /^TracerPid:\s+[1-9]/m
+    }, 10, 'strace to attach');
+
+    return $strace;
+}
+
+
+# handlers -------------------------------------------------------------------
+
+sub handler {
     my ($name) = @_;
-    my $path = $t->prefix() . "/$name";
 
-    return -e $path ? split(/\n/, $t->read_file($name)) : ();
+    return {
+        name => $name, database => "$p/php/events.db",
+        command => [(grep { -x } glob '/usr/sbin/php-fpm*')[0], '-F', '-O', '-y',
+                    "$p/php/fpm.conf"],
+        ready => sub { -S "$p/php/fpm.sock" },
+    } if $name eq 'php';
+
+    my $port = $t->port($name eq 'express' ? 2 : 3);
+    my $extension = $name eq 'express' ? 'js' : 'py';
+    my $script = $t->write_file("handler.$extension",
+                                block('docs/handlers.md', $name));
+
+    return {
+        name => $name, database => "$p/$name.db",
+        command => [$name eq 'express' ? 'node' : '/usr/bin/python3', $script,
+                    "$p/$name.db", $port],
+        ready => sub {
+            IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port)
+        },
+    };
 }
 
-sub child {
-    my ($sub) = @_;
+sub start {
+    my ($handler) = @_;
+
     my $pid = fork() // die "fork: $!";
 
     if ($pid == 0) {
-        @children = ();
-        $sub->();
-        POSIX::_exit(0);
+        setpgrp;
+        $ENV{NODE_PATH} = "$modules/node_modules";
+
+        if ($handler->{name} eq 'php' && @worker) {
+            $) = "$worker[1] $worker[1]";
+            $( = $worker[1];
+            POSIX::setuid($worker[0]);
+        }
+
+        open STDOUT, '>>', "$p/$handler->{name}.out";
+        open STDERR, '>&', \*STDOUT;
+        execute(@{$handler->{command}});
     }
 
-    push @children, $pid;
-    return $pid;
+    $group{$pid} = 1;
+    $handler->{pid} = $pid;
+    $handler->{worker} = sub { (Test::Edge::children($pid))[0] }
+        if $handler->{name} eq 'php';
+
+    $t->wait_for(sub {
+        waitpid($_, POSIX::WNOHANG()) == $_ and delete $group{$_}
+            for grep { $_ != $pid } keys %group;
+        $handler->{ready}->()
+    }, 20, "$handler->{name} to start")
+        or diag($t->read_file("$handler->{name}.out"));
+}
+
+sub stop {
+    my ($handler) = @_;
+    kill 'KILL', -$handler->{pid};
+    waitpid $handler->{pid}, 0;
+    delete $group{$handler->{pid}};
+}
+
+sub execute {
+    my (@command) = @_;
+    $SIG{$_} = 'DEFAULT' for qw(PIPE INT TERM);
+    $ENV{PYTHONDONTWRITEBYTECODE} = 1;
+    open STDIN, '<', '/dev/null';
+    exec @command or POSIX::_exit(127);
+}
+
+sub write_php {
+    $t->write_file('php/handler.php', block('docs/handlers.md', 'php'));
+    $t->write_file('php/fpm.conf', <<"CONF");
+[global]
+error_log = $p/php/error.log
+
+[www]
+listen = $p/php/fpm.sock
+listen.mode = 0666
+pm = static
+pm.max_children = 1
+CONF
+}
+
+# As the document tells, into the directory of what is built.
+
+sub install {
+    my $install = block('docs/handlers.md', 'install');
+    my $stamp = "$modules/installed";
+
+    return if Test::Edge::slurp($stamp) eq $install;
+
+    system("mkdir -p $modules && cd $modules && echo '{}' > package.json && "
+           . "{ $install } > npm.log 2>&1 < /dev/null") == 0
+        or BAIL_OUT("npm failed, see $modules/npm.log");
+
+    open my $fh, '>', $stamp or die "$stamp: $!";
+    print $fh $install;
+    close $fh or die "$stamp: $!";
 }
 
 
-# Express, where it is installed as the document says, once for all runs.
+# what is there --------------------------------------------------------------
 
-sub modules {
-    my $dir = $t->top() . '/build/handlers';
-
-    make_path($dir);
-
-    if (!-d "$dir/node_modules/express") {
-        open my $out, '>', "$dir/package.json" or die "$dir/package.json: $!";
-        print $out "{}\n";
-        close $out;
-
-        my ($status, $output) =
-            command('sh', '-c', "cd $dir && "
-                                . block('docs/handlers.md',
-                                        'express packages'));
-        is($status, 0, 'npm install') or diag($output);
-    }
-
-    return $dir;
+sub send_event {
+    my ($handler, $body) = @_;
+    my $answer = $t->post("/$handler->{name}", $body);
+    is($answer->{status}, 200, 'stored') or diag($answer->{body});
 }
 
-# One that has SQLite built in: the system's, or that of npm.
+sub id { return substr sha256_hex($_[0]), 0, 32 }
 
-sub node {
-    my ($status) = command('node', '-e', 'require("node:sqlite")');
+sub empty {
+    my ($handler) = @_;
+    my @files;
 
-    return 'node' if $status == 0;
+    ok($t->wait_for(sub {
+        @files = glob "$p/spool-$handler->{name}/{new,dead}/*";
+        !@files
+    }, 15, 'an empty spool'), "$handler->{name}: all is delivered")
+        or diag("@files\n", $t->read_file("$handler->{name}.out"),
+                $t->read_file('php/error.log'));
+}
 
-    my $top = abs_path('.');
-    my $dir = "$top/build/node";
-    my %cpu = ('x86_64' => 'x64', 'aarch64' => 'arm64');
-    my $package = 'node-linux-' . ($cpu{(POSIX::uname())[4]} // 'x64');
-    my $node = "$dir/node_modules/$package/bin/node";
+# The statuses of its attempts so far, each with a blank.
 
-    if (!-x $node) {
-        make_path($dir);
+sub answers {
+    my ($handler, $body) = @_;
+    my $id = id($body);
+    return join '', map { "$_ " }
+           $t->read_file('delivery.log')
+               =~ m{^/$handler->{name}-application $id (\d+)\.$}mg;
+}
 
-        my ($status, $output) =
-            command('npm', 'install', '--no-save', '--no-audit', '--no-fund',
-                    '--prefix', $dir, "$package\@24");
-        is($status, 0, 'npm install node') or diag($output);
-    }
+# The values of a column, sorted, where another has this value.
 
-    return $node;
+sub rows {
+    my ($handler, $table, $column, $where, $value) = @_;
+
+    my $query = "SELECT $column FROM $table";
+    $query .= " WHERE $where = '$value'" if $where;
+
+    open my $out, '-|', '/usr/bin/python3', '-c', <<'PYTHON',
+import sqlite3, sys
+for row in sqlite3.connect(sys.argv[1]).execute(sys.argv[2]):
+    print(row[0])
+PYTHON
+        $handler->{database}, $query or die "python3: $!";
+
+    chomp(my @rows = <$out>);
+    close $out or diag("$query fails");
+
+    return [sort @rows];
 }

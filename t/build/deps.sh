@@ -13,10 +13,9 @@ if [ "${1:-test}" != build ]; then
     packages="$packages libpcre2-dev zlib1g-dev libio-socket-ssl-perl php-fpm
         nghttp2-client wrk strace e2fsprogs xfsprogs util-linux
         debian-archive-keyring ca-certificates prometheus chromium
-        chromium-driver sqlite3 python3 php-cli php-sqlite3
-        rabbitmq-server"
+        chromium-driver python3 php-cli php-sqlite3 systemd"
 
-    # node and npm are of Debian or of elsewhere, where the two are one package
+    # there may be a Node that is not Debian's and has its npm with it
 
     if ! command -v npm > /dev/null; then
         packages="$packages nodejs npm"
