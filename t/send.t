@@ -13,6 +13,7 @@ use Test::More;
 use Time::HiRes qw(sleep time);
 
 use lib 't/lib';
+use Test::Docs qw(block blocks);
 use Test::Edge;
 use Test::Sink;
 
@@ -106,6 +107,9 @@ interrupted();
 short_outage();
 long_outage();
 no_answer();
+
+$t->stop();
+rehearsal();
 
 $sink->stop();
 $hanging->stop();
@@ -427,6 +431,105 @@ sub long_outage {
 }
 
 
+# docs/rehearsal.md ----------------------------------------------------------
+
+# Its commands, on an nginx with its configuration. Only what they name is ours,
+# and a minute is two seconds.
+
+sub rehearsal {
+    my ($conf) = map { $_->{text} } grep { $_->{language} eq 'nginx' }
+                 blocks('docs/rehearsal.md');
+
+    my $spool = $t->spool() . '-rehearsal';
+    my $p = $t->prefix();
+    my $port = $t->port(1);
+    my $count = 0;
+
+    $conf =~ s{listen +443 ssl}{listen 127.0.0.1:$port ssl};
+    $conf =~ s{/etc/ssl/\S+\.(crt|key);}{$1 eq 'crt' ? "$p/cert.pem;"
+                                                     : "$p/key.pem;"}ge;
+    $conf =~ s{/var/spool/taptalent-rehearsal}{$spool};
+    $conf =~ s{127\.0\.0\.1:3000}{127.0.0.1:@{[$t->port(5)]}};
+    $conf =~ s{/var/log/nginx/}{$p/};
+
+    my $run = sub {
+        my ($name) = @_;
+        my $text = block('docs/rehearsal.md', $name);
+
+        $text =~ s{^t/send }{exec $sender @trust }mg;
+        $text =~ s{hooks\.example\.com}{localhost:$port}g;
+        $text =~ s{--rate 10 --seconds 60}{--rate 25 --seconds 2}g;
+        $text =~ s{/var/spool/taptalent-rehearsal}{$spool}g;
+        $text =~ s{/var/log/nginx/}{$p/}g;
+
+        return start({ shell => "cd $p && $text" });
+    };
+
+    unlink $t->path('sent.log');
+    $t->conf("%%GLOBALS%%\nevents { }\nhttp {\n"
+             . "taptalent_webhook_retry initial=50ms max=200ms;\n$conf\n}\n");
+    $t->run();
+
+    my $application = Test::Sink->new(port => $t->port(5));
+
+    my ($status, $output) = finish($run->('one'));
+
+    is($status, 0, 'rehearsal: all is well') or diag($output);
+
+    my ($example) = $t->read_file($t->top() . '/docs/rehearsal.md')
+                    =~ /^(    events .*?)^$/ms;
+    s/^    //gm, s/[\d.]+/0/g for $example, my $words = $output;
+    is($words, $example, 'rehearsal: what it says');
+
+    # the application is away
+
+    my $many = $run->('many');
+    $application->stop();
+    my $waiting;
+    $t->wait_for(sub {
+        ($status, $waiting) = finish($run->('spool'));
+        $waiting > 3
+    }, 10, 'events to wait');
+    cmp_ok($waiting, '>', 3, 'rehearsal: events wait in the spool');
+    ok($t->reload(), 'rehearsal: a reload at the same time');
+    $application->start();
+
+    ($status, $output) = finish($many);
+    is($status, 0, 'rehearsal: none is given up') or diag($output);
+    is(told($output)->{retried}, 0, 'rehearsal: none is tried again');
+
+    # nginx is away, for a moment or for longer
+
+    $many = $run->('many');
+    $t->wait_for(sub { (my @sent = sent()) > 60 }, 10, 'events to be sent');
+    $t->quit();
+    $t->run();
+    finish($many);
+
+    $t->wait_for(sub { !@{[glob "$spool/new/*"]} }, 10, 'an empty spool');
+
+    # nothing is missing, but for what is taken away here
+
+    is_deeply([finish($run->('compare'))], [0, ''],
+              'rehearsal: what was acknowledged has arrived');
+
+    my @acknowledged = grep { $_->[1] eq 'acknowledged' } sent();
+    my $log = $t->read_file('rehearsal.log');
+    my $id = $acknowledged[-1][0];
+
+    cmp_ok(scalar(@acknowledged), '>=', 70, 'rehearsal: that is many');
+    $t->write_file('rehearsal.log', $log =~ s/^$id .*\n//gmr);
+    is_deeply([finish($run->('compare'))], [0, "$id\n"],
+              'rehearsal: what has not is named');
+
+    $application->stop();
+}
+
+sub sent {
+    return map { [split /\t/] } split /\n/, $t->read_file('sent.log');
+}
+
+
 # on a terminal --------------------------------------------------------------
 
 sub terminal {
@@ -544,7 +647,7 @@ sub usage {
 # It runs beside the test: finish() gives its exit status and what it printed.
 
 sub start {
-    my (@arguments) = @_;
+    my @command = ref $_[0] ? ('/bin/sh', '-c', $_[0]{shell}) : ($sender, @_);
     my $n = our $started++;
     my $file = $t->write_file("sender-$n.out", '');
     my $pid = fork() // die "fork: $!";
@@ -554,7 +657,7 @@ sub start {
         open STDIN, '<', '/dev/null';
         open STDOUT, '>', $file;
         open STDERR, '>&', \*STDOUT;
-        exec $sender, @arguments or POSIX::_exit(127);
+        exec @command or POSIX::_exit(127);
     }
 
     $running{$pid} = 1;
