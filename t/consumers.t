@@ -24,6 +24,10 @@ our @worker = defined $t->worker_user()
 my $spool = $t->spool();
 my @running;
 
+# what runs beside us ends with us
+
+$SIG{$_} = sub { exit 1 } for qw(HUP INT TERM);
+
 END {
     kill 'KILL', @running;
 }
@@ -369,7 +373,7 @@ sub execute {
         POSIX::setuid($worker[0]);
     }
 
-    $SIG{$_} = 'DEFAULT' for qw(PIPE INT TERM);
+    $SIG{$_} = 'DEFAULT' for qw(HUP INT PIPE TERM);
     $ENV{PYTHONDONTWRITEBYTECODE} = 1;
     open STDIN, '<', '/dev/null';
     open STDERR, '>&', \*STDOUT;

@@ -103,6 +103,15 @@ is($answer, '{"received":true}', 'the command to try next');
 ok($t->wait_for(sub { output($demo) =~ /at the end.*^application: got /ms },
                 10, 'the event to arrive'), 'the application prints it');
 
+my ($send) = $shown =~ m{^ +(\S+/t/send --insecure .*)$}m;
+
+like(qx{$send}, qr/^acknowledged +[1-9]\d*\n.*^given up +0$/ms,
+     'one of each kind');
+ok($t->wait_for(sub {
+    my ($end) = output($demo) =~ /at the end(.*)/s;
+    (() = $end =~ /^application: got /mg) >= 8
+}, 10, 'all of them to arrive'), 'they arrive');
+
 my ($kill, $jq) = $shown =~ /^ +(kill \d+)\n +(jq \. \S+)$/m;
 my ($start) = $shown =~ /^ +(perl \S+application\.pl \d+)$/m;
 

@@ -23,10 +23,14 @@ my $t = Test::Edge->new();
 my $p = $t->prefix();
 my @worker = defined $t->worker_user()
              ? (getpwnam $t->worker_user())[2, 3] : ();
-my %group;
+my (%group, $lock);
+
+# what runs beside us ends with us
+
+$SIG{$_} = sub { exit 1 } for qw(HUP INT TERM);
 
 END {
-    kill 'KILL', map { -$_ } keys %group;
+    kill 'KILL', $lock // (), map { -$_ } keys %group;
 }
 
 my $modules = $t->top() . '/build/handlers';
@@ -141,7 +145,7 @@ sub locked {
     my ($handler) = @_;
     my $name = $handler->{name};
 
-    my $pid = open(my $locker, '-|', '/usr/bin/python3', '-c', <<'PYTHON',
+    $lock = open(my $locker, '-|', '/usr/bin/python3', '-c', <<'PYTHON',
 import sqlite3, sys, time
 db = sqlite3.connect(sys.argv[1], isolation_level=None)
 db.execute("BEGIN EXCLUSIVE")
@@ -159,8 +163,9 @@ PYTHON
     is_deeply(rows($handler, 'webhook_events', 'id', id => id($body)), [],
               "$name: nothing is done");
 
-    kill 'KILL', $pid;
+    kill 'KILL', $lock;
     close $locker;
+    undef $lock;
     empty($handler);
 
     like(answers($handler, $body), qr/^(?:50[34] )+204 $/,
@@ -307,7 +312,7 @@ sub stop {
 
 sub execute {
     my (@command) = @_;
-    $SIG{$_} = 'DEFAULT' for qw(PIPE INT TERM);
+    $SIG{$_} = 'DEFAULT' for qw(HUP INT PIPE TERM);
     $ENV{PYTHONDONTWRITEBYTECODE} = 1;
     open STDIN, '<', '/dev/null';
     exec @command or POSIX::_exit(127);

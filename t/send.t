@@ -23,6 +23,10 @@ my $t = Test::Edge->new();
 my $sender = $t->top() . '/t/send';
 my %running;
 
+# what runs beside us ends with us
+
+$SIG{$_} = sub { exit 1 } for qw(HUP INT TERM);
+
 END {
     kill 'KILL', keys %running;
 }
@@ -653,7 +657,7 @@ sub start {
     my $pid = fork() // die "fork: $!";
 
     if ($pid == 0) {
-        $SIG{$_} = 'DEFAULT' for qw(INT TERM PIPE);
+        $SIG{$_} = 'DEFAULT' for qw(HUP INT PIPE TERM);
         open STDIN, '<', '/dev/null';
         open STDOUT, '>', $file;
         open STDERR, '>&', \*STDOUT;

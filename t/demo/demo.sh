@@ -481,6 +481,11 @@ say_what_next() {
           -H 'X-Webhook-Timestamp: 2024-01-20T14:45:00Z' \\
           --data-binary @$prefix/event.json
 
+  - send one of each kind, as TapTalent does (this needs the package
+    libio-socket-ssl-perl):
+
+      $root/t/send --insecure --company-id company-uuid $url
+
   - stop the application, send some, see what is in the spool, and start it
     again:
 
