@@ -24,6 +24,17 @@ our @worker = defined $t->worker_user()
 my $spool = $t->spool();
 my @running;
 
+my %block = (
+    consumer => block('docs/consumers.md', 'consumer'),
+    post => block('docs/consumers.md', 'post'),
+    path => block('docs/consumers.md', 'path'),
+    service => block('docs/consumers.md', 'service'),
+    loop => block('docs/consumers.md', 'loop'),
+    python => block('docs/consumers.md', 'python'),
+    node => block('docs/consumers.md', 'node'),
+    php => block('docs/consumers.md', 'php'),
+);
+
 # what runs beside us ends with us
 
 $SIG{$_} = sub { exit 1 } for qw(HUP INT TERM);
@@ -189,14 +200,14 @@ sub odd_files {
 sub units {
     for my $name (qw(consumer post)) {
         my $file = 'taptalent-' . ($name eq 'consumer' ? 'consume' : $name);
-        chmod 0755, $t->write_file($file, block('docs/consumers.md', $name));
+        chmod 0755, $t->write_file($file, $block{$name});
     }
 
     my $bin = $t->prefix();
     my @units;
 
     for my $name (qw(path service)) {
-        my $text = block('docs/consumers.md', $name);
+        my $text = $block{$name};
         $text =~ s{/usr/local/bin}{$bin}g;
         push @units, $t->write_file("taptalent-consume.$name", $text);
     }
@@ -227,8 +238,7 @@ sub units {
 }
 
 sub endless {
-    my $loop = $t->write_file('taptalent-loop', block('docs/consumers.md',
-                                                      'loop'));
+    my $loop = $t->write_file('taptalent-loop', $block{loop});
     chmod 0755, $loop;
 
     my ($command, $stored) = consumer('python');
@@ -264,7 +274,7 @@ sub consumer {
     my $place = directory("place-$n");
     my $extension = { python => 'py', node => 'js', php => 'php' }->{$language};
     my $script = $t->write_file("taptalent-consume.$extension",
-                                block('docs/consumers.md', $language));
+                                $block{$language});
 
     if ($language eq 'node') {
         return (['node', $script, $spool, $place], sub {

@@ -198,8 +198,8 @@ sub consumer {
     my $state = $t->path('state');
     my $out = $t->path('out');
 
-    my $consume = script('consumer', block('docs/spool.md', 'consumer'));
-    my $store = script('store', block('docs/spool.md', 'store'));
+    my $consume = script('consumer', block('docs/consumers.md', 'consumer'));
+    my $store = script('store', block('docs/consumers.md', 'store'));
 
     my @consumer = ($consume, $spool, $state);
 
@@ -474,8 +474,8 @@ sub odd_files {
 # The command that posts, to another location with a spool.
 
 sub post {
-    my $consume = script('consumer', block('docs/spool.md', 'consumer'));
-    my $post = script('post', block('docs/spool.md', 'post'));
+    my $consume = script('consumer', block('docs/consumers.md', 'consumer'));
+    my $post = script('post', block('docs/consumers.md', 'post'));
     my @command = ($consume, $t->spool(), $t->path('state'), $post);
     my $url = 'http://127.0.0.1:' . $t->port(0);
 
@@ -510,54 +510,6 @@ sub post {
               'byte for byte');
     is_deeply([map { $_->{headers}{'x-webhook-id'} } @second],
               [map { $_->{id} } @first], 'with the id');
-
-    service($consume, $post, "$url/second");
-}
-
-# What the unit starts, until it has posted an event.
-
-sub service {
-    my ($consume, $post, $url) = @_;
-
-    my $unit = block('docs/spool.md', 'service');
-    my ($spool, $state, $path) = ($t->spool(), map { $t->path($_) }
-                                                   qw(state path));
-
-    mkdir $path;
-    symlink $consume, "$path/taptalent-consume";
-    symlink $post, "$path/taptalent-post";
-
-    SKIP: {
-        skip 'no systemd-analyze', 1 if !-x '/usr/bin/systemd-analyze';
-
-        my $file = $t->write_file('taptalent.service', $unit);
-        my ($status, $output) = command('systemd-analyze', 'verify', $file);
-        is("$status $output", '0 ', 'systemd finds no fault in the service');
-    }
-
-    # as systemd joins and unquotes it
-
-    $unit =~ s/\\\n/ /g;
-    my ($shell) = $unit =~ m{^ExecStart=/bin/sh -c '(.*)'$}m;
-
-    s{/var/spool/taptalent}{$spool}, s{/var/lib/taptalent}{$state},
-        s{http://127\.0\.0\.1:3000/\S+?(?=;)}{$url} for $shell;
-
-    send_all('/first', event());
-
-    my $pid = fork() // die "fork: $!";
-
-    if ($pid == 0) {
-        setpgrp;
-        $ENV{PATH} = "$path:$ENV{PATH}";
-        exec '/bin/sh', '-c', $shell or POSIX::_exit(127);
-    }
-
-    ok($t->wait_for(sub { !$t->spool_files() }, 20, 'the service'),
-       'the service posts it');
-
-    kill 'TERM', -$pid;
-    waitpid $pid, 0;
 }
 
 

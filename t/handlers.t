@@ -257,8 +257,9 @@ sub handler {
 
     my $port = $t->port($name eq 'express' ? 2 : 3);
     my $extension = $name eq 'express' ? 'js' : 'py';
-    my $script = $t->write_file("handler.$extension",
-                                block('docs/handlers.md', $name));
+    my $text = $name eq 'express' ? block('docs/handlers.md', 'express')
+                                  : block('docs/handlers.md', 'wsgi');
+    my $script = $t->write_file("handler.$extension", $text);
 
     return {
         name => $name, database => "$p/$name.db",

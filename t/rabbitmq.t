@@ -26,7 +26,6 @@ plan skip_all => 'there is no rabbitmq-server' if !Test::Rabbit::available();
 
 my $events = $ENV{LONG} ? 5000 : 600;
 my $senders = 8;
-my $document = 'docs/scaling.md';
 
 my $t = Test::Edge->new();
 my @edges = map { Test::Edge->new() } 0 .. 1;
@@ -38,7 +37,7 @@ note(sprintf 'a cluster after %.1f s', time() - $began);
 
 # the recipe's addresses become ours
 
-my $recipe = block($document, 'rabbitmq');
+my $recipe = block('docs/scaling.md', 'rabbitmq');
 
 for my $i (0 .. 1) {
     my $text = $recipe;
@@ -54,7 +53,7 @@ for my $i (0 .. 1) {
     $edges[$i]->run();
 }
 
-my $balancer = block($document, 'balancer');
+my $balancer = block('docs/scaling.md', 'balancer');
 $balancer =~ s{10\.0\.0\.2(\d):8080}{'127.0.0.1:' . $edges[$1 - 1]->port(0)}ge;
 $balancer =~ s{listen(\s+)443 ssl}{listen 127.0.0.1:%%PORT_1%% ssl};
 $balancer =~ s{^\s*ssl_certificate.*\n}{}gm;
@@ -83,7 +82,7 @@ is(files(), $first, 'all are in the spools');
 
 # with the queue they go out
 
-my $commands = block($document, 'rabbitmq-queue');
+my $commands = block('docs/scaling.md', 'rabbitmq-queue');
 $commands =~ s{10\.0\.0\.11:15672}{'127.0.0.1:' . $rabbit->port(0)}ge;
 $commands =~ s{taptalent:secret}{guest:guest};
 

@@ -456,9 +456,17 @@ sub rehearsal {
     $conf =~ s{127\.0\.0\.1:3000}{127.0.0.1:@{[$t->port(5)]}};
     $conf =~ s{/var/log/nginx/}{$p/};
 
+    my %block = (
+        one => block('docs/rehearsal.md', 'one'),
+        many => block('docs/rehearsal.md', 'many'),
+        spool => block('docs/rehearsal.md', 'spool'),
+        compare => block('docs/rehearsal.md', 'compare'),
+        noted => block('docs/rehearsal.md', 'noted'),
+    );
+
     my $run = sub {
         my ($name) = @_;
-        my $text = block('docs/rehearsal.md', $name);
+        my $text = $block{$name};
 
         $text =~ s{^t/send }{exec $sender @trust }mg;
         $text =~ s{hooks\.example\.com}{localhost:$port}g;
@@ -525,6 +533,12 @@ sub rehearsal {
     $t->write_file('rehearsal.log', $log =~ s/^$id .*\n//gmr);
     is_deeply([finish($run->('compare'))], [0, "$id\n"],
               'rehearsal: what has not is named');
+
+    system('sqlite3', "$p/events.db", 'CREATE TABLE webhook_events (id);'
+           . " INSERT INTO webhook_events VALUES ('b'), ('a')");
+    is_deeply([finish($run->('noted'))], [0, ''],
+              'rehearsal: what the application has noted');
+    is($t->read_file('arrived'), "a\nb\n", 'rehearsal: its ids');
 
     $application->stop();
 }

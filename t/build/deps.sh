@@ -13,7 +13,8 @@ if [ "${1:-test}" != build ]; then
     packages="$packages libpcre2-dev zlib1g-dev libio-socket-ssl-perl php-fpm
         nghttp2-client wrk strace e2fsprogs xfsprogs util-linux
         debian-archive-keyring ca-certificates prometheus chromium
-        chromium-driver python3 php-cli php-sqlite3 systemd"
+        chromium-driver sqlite3 python3 php-cli php-sqlite3 systemd
+        rabbitmq-server"
 
     # there may be a Node that is not Debian's and has its npm with it
 
@@ -25,12 +26,6 @@ fi
 if [ "${1:-test}" = bench ]; then
     packages="$packages valgrind libnginx-mod-http-lua lua-cjson
         libnginx-mod-http-js webhook"
-
-    # Node may be there from elsewhere, and conflicts then with Debian's npm
-
-    if ! command -v npm > /dev/null; then
-        packages="$packages nodejs npm"
-    fi
 fi
 
 if [ "${1:-test}" = torture ]; then
