@@ -13,6 +13,7 @@ use lib "$FindBin::Bin/lib";
 use List::Util qw(max min sum0);
 use Test::Browser;
 use Test::Edge;
+use Test::Fault;
 use Test::Load;
 use Test::More;
 use Time::HiRes qw(time);
@@ -25,7 +26,7 @@ binmode $_, ':encoding(UTF-8)'
 
 my $t = Test::Edge->new(workers => 2);
 
-$t->conf(<<'EOF');
+my $conf = <<'EOF';
 %%GLOBALS%%
 
 events { }
@@ -44,6 +45,13 @@ http {
             taptalent_webhook_forward /application;
         }
 
+        location = /small {
+            taptalent_webhook on;
+            taptalent_webhook_company_id company-uuid;
+            taptalent_webhook_spool %%PREFIX%%/small/spool min_free=0;
+            taptalent_webhook_forward /application;
+        }
+
         location = /application {
             internal;
             proxy_pass http://127.0.0.1:%%PORT_2%%/app/deliver;
@@ -53,6 +61,20 @@ http {
     }
 }
 EOF
+
+# a disk that a test can fill
+
+my $unfit = $> != 0 ? 'needs root' : Test::Fault->no_loop();
+my $small;
+
+if ($unfit) {
+    mkdir $t->path('small') or die "mkdir: $!";
+
+} else {
+    $small = Test::Fault->filesystem($t, 'ext4', '8m', dir => 'small');
+}
+
+$t->conf($conf);
 
 my $origin = 'http://127.0.0.1:' . $t->port(0);
 my $hostile = '<img src=x onerror=alert(1)>';
@@ -71,6 +93,8 @@ refused();
 hidden();
 down();
 console();
+low();
+full();
 outage();
 requests();
 policy();
@@ -101,6 +125,7 @@ sub look {
             headline: text(document, '#health strong'),
             health: text(document, '#health'),
             destinations: text(document, '#destinations tbody'),
+            spools: text(document, '#spools tbody'),
             tiles: Object.fromEntries(all(document, '#tiles article').map(e =>
                 [text(e, 'h3'), {
                     figure: text(e, '.big').replaceAll(',', ''),
@@ -459,6 +484,86 @@ sub console {
 
     my @wrong = grep { $_->{message} !~ /this is heard/ } @said;
     is_deeply(\@wrong, [], 'and it was nothing else');
+}
+
+
+# without room -----------------------------------------------------------------
+
+# The event gets this status, in the end: who refuses tries but once a second.
+
+sub answered {
+    my ($uri, $status, $id) = @_;
+
+    ok($t->wait_for(sub {
+        $t->post($uri, Test::Spool::event_body($id))->{status} == $status
+    }, 10, "a $status"), "$uri: $status");
+}
+
+# no disk has this much
+
+sub low {
+    my $spool = $t->spool();
+    my $left = qr/, [\d.]+ [kMGT]iB left/;
+
+    $t->conf($conf =~ s/(%%SPOOL%%);/$1 min_free=8000000000m;/r);
+    ok($t->reload(old_gone => 1), 'min_free is more than there is');
+    answered('/hook', 503, 'page-3');
+
+    my @row;
+    my $page = page(sub {
+        @row = grep { ($_->[1] // '') =~ / unavailable\s+503/ } @{ $_->{rows} };
+        return $_->{headline} =~ /is low/ && @row;
+    }, 10, 'the disk to be low');
+
+    like($page->{headline},
+         qr/^The disk of \Q$spool\E is low: events are refused$left/,
+         'the headline says so');
+    like($page->{health}, qr/Less than min_free .*\bMake room\b/s,
+         'and what to do');
+    like($page->{title}, qr/^Failing: /, 'the title, too');
+    like($page->{spools}, qr/^\Q$spool\E\s.*\blow, refuses\s.*B free\s/s,
+         'and the row of the spool');
+    like($row[0][4] // '', qr/^The disk of the spool is low\./,
+         'the reason of the refusal');
+
+    layout('low');
+
+    $t->conf($conf);
+    ok($t->reload(old_gone => 1), 'reload');
+    answered('/hook', 200, 'page-3');
+    $page = page(sub { $_->{title} !~ /^Failing/ }, 10, 'room');
+    like($page->{spools}, qr/^\Q$spool\E\s+\S ok\s/, 'there is room again');
+}
+
+sub full {
+    SKIP: {
+        skip $unfit, 1 if $unfit;
+
+        my $path = $t->path('small/spool');
+
+        answered('/small', 200, 'page-4');
+        agree('before the disk is full');
+        $small->fill();
+        answered('/small', 503, 'page-5');
+
+        # what is left is measured once a second
+
+        my $page = page(sub { $_->{headline} =~ /^The disk of/ }, 10,
+                        'the disk to be full');
+
+        is($page->{headline},
+           "The disk of $path is full: events are refused, 0 bytes left",
+           'full: the headline says so');
+        like($page->{health}, qr/\bMake room\./, 'full: and what to do');
+        like($page->{title}, qr/^Failing: /, 'full: the title, too');
+
+        layout('full');
+
+        $small->drain();
+        answered('/small', 200, 'page-5');
+        page(sub { $_->{title} !~ /^Failing/ }, 10, 'room');
+        agree('when there is room');
+    }
 }
 
 
