@@ -208,13 +208,25 @@ ngx_http_taptalent_queue_take(ngx_http_taptalent_queue_t *q)
 
     if (q->lock == NGX_ERROR) {
 
-        if (!q->broken) {
-            q->broken = 1;
-            ngx_log_error(NGX_LOG_CRIT, q->log, error.err,
-                          "%s \"%V/%s/forward.lock\" failed, nothing is "
-                          "forwarded", error.call, &q->spool->path, error.dir);
+        if (q->broken) {
+            return;
         }
 
+        q->broken = 1;
+
+        if (error.err == NGX_EACCES) {
+            ngx_log_error(NGX_LOG_CRIT, q->log, error.err,
+                          "%s \"%V/%s/forward.lock\" failed, nothing is "
+                          "forwarded: if the files are another user's, run "
+                          "\"chown -R %ui %V/*\"", error.call,
+                          &q->spool->path, error.dir, (ngx_uint_t) geteuid(),
+                          &q->spool->path);
+            return;
+        }
+
+        ngx_log_error(NGX_LOG_CRIT, q->log, error.err,
+                      "%s \"%V/%s/forward.lock\" failed, nothing is forwarded",
+                      error.call, &q->spool->path, error.dir);
         return;
     }
 
