@@ -37,6 +37,7 @@ sub documents {
 sub blocks {
     my ($document) = @_;
     my (@blocks, $block, $mark);
+    local $_;
 
     open my $fh, '<', "$TOP/$document" or die "$document: $!";
 
