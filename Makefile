@@ -26,6 +26,7 @@ help:
 	@echo "make torture    kills, power cuts, errors, mutants, fuzzers, and a table"
 	@echo "make deps       install the Debian packages that are missing"
 	@echo "make install    copy the module to nginx's modules"
+	@echo "make deb        build the Debian package, in build/"
 	@echo "make clean      remove build/"
 	@echo
 	@echo "make test VARIANTS=static TESTS=t/json.t    a part of it"
@@ -62,7 +63,11 @@ torture:
 install: all
 	@t/build/install.sh
 
+deb:
+	@t/build/deps.sh deb
+	@t/build/deb.sh
+
 clean:
 	rm -rf build
 
-.PHONY: all help deps test demo bench torture install clean
+.PHONY: all help deps test demo bench torture install deb clean

@@ -1,8 +1,8 @@
 #!/bin/sh
 
-# deps.sh build|test|bench|torture: installs the Debian packages that are missing
-# to build the module, to test it too, or to measure it or fuzz it too. Does
-# nothing if none is.
+# deps.sh build|deb|test|bench|torture: installs the Debian packages that are
+# missing to build the module, to make a package of it, to test it too, or to
+# measure it or fuzz it too. Does nothing if none is.
 
 . "$(dirname "$0")/lib.sh"
 
@@ -10,11 +10,15 @@ packages="nginx nginx-dev libyajl-dev libssl-dev gcc libc6-dev make dpkg-dev
     curl jq openssl perl"
 
 if [ "${1:-test}" != build ]; then
+    packages="$packages build-essential debhelper"
+fi
+
+if [ "${1:-test}" != build ] && [ "${1:-test}" != deb ]; then
     packages="$packages libpcre2-dev zlib1g-dev libio-socket-ssl-perl php-fpm
         nghttp2-client wrk strace e2fsprogs xfsprogs util-linux
         debian-archive-keyring ca-certificates prometheus chromium
         chromium-driver sqlite3 python3 php-cli php-sqlite3 systemd
-        rabbitmq-server"
+        rabbitmq-server lintian iproute2"
 
     # there may be a Node that is not Debian's and has its npm with it
 
