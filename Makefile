@@ -24,6 +24,7 @@ help:
 	@echo "make test       build all variants and run the tests on each"
 	@echo "make bench      how fast it acknowledges and forwards, beside nginx alone"
 	@echo "make torture    kills, power cuts, errors, mutants, fuzzers, and a table"
+	@echo "make trial      install it in all ways, each on a Debian of its own"
 	@echo "make deps       install the Debian packages that are missing"
 	@echo "make install    copy the module to nginx's modules"
 	@echo "make deb        build the Debian package, in build/"
@@ -60,6 +61,10 @@ torture:
 	@t/build/debian.sh
 	@t/torture/torture.pl $(notdir $(TESTS))
 
+trial:
+	@t/build/deps.sh trial
+	@t/trial/trial.pl $(WAYS)
+
 install: all
 	@t/build/install.sh
 
@@ -70,4 +75,4 @@ deb:
 clean:
 	rm -rf build
 
-.PHONY: all help deps test demo bench torture install deb clean
+.PHONY: all help deps test demo bench torture trial install deb clean

@@ -1,8 +1,8 @@
 #!/bin/sh
 
-# deps.sh build|deb|test|bench|torture: installs the Debian packages that are
-# missing to build the module, to make a package of it, to test it too, or to
-# measure it or fuzz it too. Does nothing if none is.
+# deps.sh build|deb|test|bench|torture|trial: installs the Debian packages that
+# are missing to build the module, to make a package of it, to test it too, or
+# to measure it, fuzz it or try its installation too. Does nothing if none is.
 
 . "$(dirname "$0")/lib.sh"
 
@@ -34,6 +34,10 @@ fi
 
 if [ "${1:-test}" = torture ]; then
     packages="$packages clang libclang-rt-dev"
+fi
+
+if [ "${1:-test}" = trial ]; then
+    packages="$packages debootstrap git podman buildah crun"
 fi
 
 packages=$(echo $packages)
