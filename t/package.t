@@ -47,6 +47,7 @@ upgraded();
 purged_with_events();
 purged_in_use();
 purged();
+compatible();
 no_complaints();
 
 $t->no_alerts();
@@ -306,6 +307,55 @@ sub purged {
 SH
 
     ok(-d $root->path('/srv/spool/new'), 'what a link points to is not ours');
+}
+
+# A module built --with-compat and few other options, as for the packages of
+# nginx.org, for this nginx, which has more of them. The source is of the same
+# version.
+
+sub compatible {
+    my $name = 'ngx_http_taptalent_webhook_module';
+    my $source = "$top/build/source-bookworm";
+
+    my ($status, $output) = command("$top/t/build/source.sh", 'bookworm');
+    is($status, 0, 'the source of nginx') or BAIL_OUT($output);
+
+    SKIP: {
+        my ($version) = $t->read_file("$source/src/core/nginx.h")
+                        =~ /NGINX_VERSION\s+"([\d.]+)"/;
+
+        skip "the source is of $version", 4
+            if $t->configured() !~ m{nginx/\Q$version\E\s};
+
+        mkdir $root->path("/tmp/$name");
+        command('cp', '-R', $source, $root->path('/tmp/nginx'));
+        command('cp', '-R', "$top/config", "$top/src", glob("$top/*.c"),
+                $root->path("/tmp/$name"));
+
+        # of a tarball it would have this name
+
+        symlink 'auto/configure', $root->path('/tmp/nginx/configure');
+
+        documented("cd /tmp/nginx\n" . block('docs/install.md', 'compat'),
+                   'compat');
+        documented(<<"SH", 'it is loaded');
+            echo 'load_module modules/$name.so;' \\
+                > /etc/nginx/modules-enabled/50-taptalent.conf
+            ${\block('docs/install.md', 'enable')}
+            nginx -t
+            service nginx reload
+SH
+
+        my $said = '';
+        $t->wait_for(sub {
+            my $curl = block('docs/install.md', 'event') =~ s/-k/-sk/r;
+            $said = ($root->run($curl))[1];
+        }, 10, 'the new configuration');
+
+        is($said, '{"received":true}', 'and takes an event');
+
+        documented(block('docs/install.md', 'remove-source'), 'and is removed');
+    }
 }
 
 sub no_complaints {
