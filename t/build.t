@@ -28,10 +28,11 @@ system("cp -RL $source $dir/nginx") == 0 or die "cp $source: $?";
 # takes it.
 
 my $t = Test::Edge->new();
-my $block = block('README.md', 'configure');
+my $block = block('docs/install.md', 'compat');
 
-$block =~ s{/path/to/ngx_http_taptalent_webhook_module}{$top}
+$block =~ s{\.\./ngx_http_taptalent_webhook_module}{$top}
     or fail('the path');
+$block =~ s{^install .*}{}ms or fail('install');
 
 # of nginx's Makefiles nginx-dev has only this one
 

@@ -122,7 +122,8 @@ sub marks {
 sub taken {
     my (%taken, @tests);
 
-    find(sub { push @tests, $File::Find::name if /\.t$/ }, "$top/t");
+    find(sub { push @tests, $File::Find::name if /\.t$|^trial\.pl$/ },
+         "$top/t");
 
     for my $test (@tests) {
         my $text = $t->read_file($test);

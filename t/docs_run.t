@@ -21,7 +21,6 @@ my %text = map { $_ => $t->read_file("$top/$_") }
 
 my $root = defined $t->worker_user();
 
-install();
 readme();
 forwarding();
 security();
@@ -33,36 +32,6 @@ development();
 $t->no_alerts();
 
 done_testing();
-
-
-# README.md: the module is where nginx looks for it ---------------------------
-
-# What is there already is not installed again, so it is only asked for.
-
-sub install {
-    my $block = block('README.md', 'install');
-    my $load = block('README.md', 'load');
-
-    SKIP: {
-        skip 'it is about the nginx of Debian', 2 if $ENV{TEST_NGINX_BINARY};
-
-        $block =~ s/^apt-get install/apt-get install -s/m or fail('apt-get');
-
-        local $ENV{DESTDIR} = $t->path('root');
-        delete local @ENV{qw(MAKEFLAGS MAKELEVEL)};
-
-        my ($status, $output) = command('sh', '-ec', "cd $top\n$block");
-
-        is($status, 0, 'README.md: installed') or diag($output);
-
-        symlink "$ENV{DESTDIR}/usr/lib/nginx/modules", $t->path('modules');
-        $t->conf("$load\npid %%PREFIX%%/nginx.pid;\n"
-                 . "events {\n}\n\nhttp {\n}\n");
-        ($status, $output) = $t->config_test();
-
-        is($status, 0, 'README.md: loaded') or diag($output);
-    }
-}
 
 
 # the five minutes of README.md ----------------------------------------------
