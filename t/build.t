@@ -1,7 +1,7 @@
 #!/usr/bin/perl
 
-# Into an nginx from its sources, as README.md tells; and what configure says
-# where yajl is missing.
+# Into an nginx from its sources, as README.md tells; what configure says where
+# yajl is missing; and what deps.sh says where it can install nothing.
 
 use strict;
 use warnings;
@@ -78,5 +78,121 @@ my $output = `cd $dir/nginx && ./configure --with-cc=$dir/cc --with-compat \\
 isnt($?, 0, 'configure fails without yajl');
 like($output, qr/error: .*yajl.*\blibyajl-dev\b/s, 'and says what to install');
 ok(!-e "$dir/nginx/objs/Makefile", 'there is nothing to build');
+
+
+# deps.sh where packages are missing, with programs of ours for those of the
+# system: it says what to install, and neither installs nor asks.
+
+my $path = "$dir/path";
+my $called = "$dir/called";
+my $deps = "$top/t/build/deps.sh";
+
+mkdir $path or die "$path: $!";
+
+# what the script itself needs, and no sudo
+
+for my $name (qw(sh dirname nproc mkdir tr sed grep cat)) {
+    my ($program) = grep { -x } map { "$_/$name" } split /:/, $ENV{PATH};
+    symlink $program, "$path/$name" or die "$path/$name: $!";
+}
+
+sub program {
+    my ($name, $text) = @_;
+
+    open my $fh, '>', "$path/$name" or die "$path/$name: $!";
+    print $fh "#!/bin/sh\n$text\n";
+    close $fh or die "$path/$name: $!";
+    chmod 0755, "$path/$name";
+}
+
+sub deps {
+    my ($what) = @_;
+
+    local $ENV{PATH} = $path;
+
+    my ($status, $output) = command($deps, $what);
+
+    ok(!-e $called, "deps.sh $what: nothing is installed");
+
+    return ($status, $output);
+}
+
+program('apt-get', "echo apt-get > $called");
+program('id', 'echo 1000');
+
+# all are there but two
+
+program('dpkg-query', <<'EOF_QUERY');
+case $4 in
+    jq) exit 1 ;;
+    wrk) echo config-files ;;
+    *) echo installed ;;
+esac
+EOF_QUERY
+
+my ($rc, $text) = deps('build');
+
+is($rc, 1, 'no root and no sudo: refused');
+is($text, "$deps: neither root nor sudo here, please install the packages: jq\n",
+   'and which packages are missing');
+
+($rc, $text) = deps('test');
+is($rc, 1, 'for the tests: refused');
+like($text, qr/please install the packages: jq wrk$/, 'both are named');
+
+# a sudo that would ask, where nobody can answer
+
+program('sudo', "[ \"\$1\" = -n ] && exit 1; echo sudo > $called");
+($rc, $text) = deps('build');
+is($rc, 1, 'sudo that wants a password: refused');
+like($text, qr/neither root nor sudo here/, 'and it says so');
+unlink "$path/sudo";
+
+# nothing is missing, nobody needs to be root
+
+program('dpkg-query', 'echo installed');
+($rc, $text) = deps('build');
+is("$rc $text", '0 ', 'all are there: nothing to say');
+
+# not Debian: it has no dpkg, or calls itself something else
+
+unlink "$path/dpkg-query";
+not_debian(deps('test'));
+
+SKIP: {
+    skip 'needs root and namespaces for mounts', 5
+        if $> != 0 || system('unshare -m true 2>/dev/null') != 0;
+
+    # one that has apt as well
+
+    program('dpkg-query', 'exit 1');
+
+    open my $fh, '>', "$dir/os-release" or die "$dir/os-release: $!";
+    print $fh qq(NAME="Ubuntu"\nID=ubuntu\nID_LIKE=debian\n);
+    close $fh;
+
+    my ($status, $output) = command('unshare', '-m', 'sh', '-c',
+        'mount --bind "$1" /etc/os-release && PATH=$2 exec "$3" test', 'sh',
+        "$dir/os-release", $path, $deps);
+
+    ok(!-e $called, 'another system with apt: nothing is installed');
+    not_debian($status, $output);
+}
+
+sub not_debian {
+    my ($rc, $text) = @_;
+    my ($list) = $text =~ /^\Q$deps: this needs Debian 12 or later, and there \E
+                           \Qthe packages \E(.*?)\Q; elsewhere build the \E
+                           \Qmodule with nginx's own .\/configure, see \E
+                           README\.md\n\z/x;
+    my %named = map { $_ => 1 } split ' ', $list // '';
+
+    is($rc, 1, 'not Debian: refused');
+    ok(defined $list, 'and what is needed') or diag($text);
+    is(join(' ', grep { !$named{$_} } qw(nginx nginx-dev libyajl-dev gcc make
+                                         curl prometheus chromium)), '',
+       'all packages are named');
+    unlike($text, qr/apt-get|sudo|not found/, 'and no more');
+}
 
 done_testing();
