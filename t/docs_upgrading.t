@@ -34,6 +34,7 @@ my %step = (
 );
 
 version();
+another_name();
 disk();
 two_spools();
 machine();
@@ -127,6 +128,53 @@ sub version {
         is(running(), $old, 'the old one runs again');
 
         delivered('versions');
+        ok($t->quit(), 'stopped');
+    }
+}
+
+# The new version beside the old one, each by its own name, by reloads alone.
+
+sub another_name {
+    SKIP: {
+        skip 'it is about the installed nginx', 1 if $ENV{TEST_NGINX_BINARY};
+
+        my %so = map { $_ => "$prefix/$_/module.so" } qw(old new);
+        my $module = $t->read_file($t->module());
+        my ($new) = $t->read_file("$top/src/ngx_http_taptalent.h")
+                    =~ /_VERSION +"(\S+)"/;
+        my $old = '0' x length $new;
+
+        make_path("$prefix/$_") for keys %so;
+        $t->write_file($so{new}, $module);
+        $t->write_file($so{old}, $module =~ s/\0\K\Q$new\E(?=\0)/$old/gr);
+
+        local $load = $so{old};
+        start();
+        is(running(), $old, 'by its name');
+        post(3);
+
+        for my $case ([$new, 'old', 'new'], [$old, 'new', 'old'],
+                      [$new, 'old', 'new'])
+        {
+            my ($version, $from, $to) = @$case;
+            my $conf = $t->read_file('nginx.conf');
+
+            $conf =~ s/^load_module \K\Q$so{$from}\E;/$so{$to};/m
+                or fail('the name');
+            $t->write_file('nginx.conf', $conf);
+
+            ok($t->reload(old_gone => 1), "a reload, to the $to one");
+            is(running(), $version, "it is the $to one that answers");
+
+            my $maps = $t->read_file('/proc/' . $t->pid() . '/maps');
+            is(join(' ', map { $maps =~ /\Q$so{$_}\E/ ? $_ : () } qw(old new)),
+               $to, 'the other one is not loaded any more');
+            is($t->get('/status')->{json}{verdicts}{accepted}, 0,
+               'the status counts from zero');
+            post(3);
+        }
+
+        delivered('another name');
         ok($t->quit(), 'stopped');
     }
 }
