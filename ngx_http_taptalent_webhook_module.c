@@ -36,6 +36,8 @@ static void ngx_http_taptalent_log_payload(ngx_http_request_t *r,
     ngx_http_taptalent_ctx_t *ctx);
 
 static ngx_int_t ngx_http_taptalent_add_variables(ngx_conf_t *cf);
+static ngx_http_taptalent_ctx_t *ngx_http_taptalent_variable_ctx(
+    ngx_http_request_t *r);
 static ngx_int_t ngx_http_taptalent_variable(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);
 static ngx_int_t ngx_http_taptalent_base64_variable(ngx_http_request_t *r,
@@ -731,6 +733,24 @@ ngx_http_taptalent_add_variables(ngx_conf_t *cf)
 }
 
 
+/* an internal redirect clears the context of a delivery, not its parent's */
+
+static ngx_http_taptalent_ctx_t *
+ngx_http_taptalent_variable_ctx(ngx_http_request_t *r)
+{
+    ngx_http_taptalent_ctx_t  *ctx;
+
+    ctx = ngx_http_get_module_ctx(r, ngx_http_taptalent_webhook_module);
+
+    if (ctx == NULL) {
+        ctx = ngx_http_get_module_ctx(r->main,
+                                      ngx_http_taptalent_webhook_module);
+    }
+
+    return ctx;
+}
+
+
 static ngx_int_t
 ngx_http_taptalent_variable(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data)
@@ -738,7 +758,7 @@ ngx_http_taptalent_variable(ngx_http_request_t *r,
     ngx_str_t                 *value;
     ngx_http_taptalent_ctx_t  *ctx;
 
-    ctx = ngx_http_get_module_ctx(r, ngx_http_taptalent_webhook_module);
+    ctx = ngx_http_taptalent_variable_ctx(r);
 
     value = ctx ? (ngx_str_t *) ((char *) ctx + data) : NULL;
 
@@ -767,15 +787,7 @@ ngx_http_taptalent_base64_variable(ngx_http_request_t *r,
     ngx_str_t                  text;
     ngx_http_taptalent_ctx_t  *ctx;
 
-    ctx = ngx_http_get_module_ctx(r, ngx_http_taptalent_webhook_module);
-
-    if (ctx == NULL) {
-
-        /* an internal redirect clears that of a delivery, not its parent's */
-
-        ctx = ngx_http_get_module_ctx(r->main,
-                                      ngx_http_taptalent_webhook_module);
-    }
+    ctx = ngx_http_taptalent_variable_ctx(r);
 
     if (ctx == NULL || ctx->event.body.len == 0) {
         v->not_found = 1;

@@ -270,6 +270,8 @@ ok($t->wait_for(sub { emptied('redirected') }, 10), 'redirected: taken');
 my @got = requests($before);
 is(decode_base64($json->decode($got[-1]{body} // '{}')->{base64} // ''), $body,
    'redirected: exact');
+is($json->decode($got[-1]{body} // '{}')->{id}, substr(sha256_hex($body), 0, 32),
+   'and its id');
 
 $t->no_alerts();
 done_testing();

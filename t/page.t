@@ -93,6 +93,7 @@ refused();
 hidden();
 down();
 console();
+unconfirmed();
 low();
 full();
 outage();
@@ -497,6 +498,28 @@ sub answered {
     ok($t->wait_for(sub {
         $t->post($uri, Test::Spool::event_body($id))->{status} == $status
     }, 10, "a $status"), "$uri: $status");
+}
+
+# a 2xx that is none
+
+sub unconfirmed {
+    $t->conf($conf =~ s{(forward /application);}{$1 'confirm="routed":true';}gr);
+    ok($t->reload(old_gone => 1), 'an answer has to confirm');
+    answered('/hook', 200, 'page-6');
+
+    my $page = page(sub { $_->{headline} =~ / is down / }, 10,
+                    'the destination to be down');
+
+    like($page->{headline}, qr/^The\ application\ at\ \/application\ is\ down
+         \ \(20\d\ without\ what\ confirm\ asks\ for\),\ /x,
+         'unconfirmed: the headline says so');
+    like($page->{health}, qr/has not taken the event/,
+         'unconfirmed: and what it means');
+
+    $t->conf($conf);
+    ok($t->reload(old_gone => 1), 'reload');
+    page(sub { $_->{headline} !~ / is down / && figure($_, 'Waiting') == 0 },
+         10, 'it to be up again');
 }
 
 # no disk has this much
