@@ -12,7 +12,7 @@ use POSIX qw(WNOHANG);
 use Test::More;
 
 use lib 't/lib';
-use Test::Docs qw(block);
+use Test::Docs qw(block command);
 use Test::Edge;
 
 plan skip_all => 'not about the module, but about the documents'
@@ -23,6 +23,8 @@ our @worker = defined $t->worker_user()
               ? (getpwnam $t->worker_user())[2, 3] : ();
 my $spool = $t->spool();
 my @running;
+
+$ENV{PYTHONDONTWRITEBYTECODE} = 1;
 
 my %block = (
     consumer => block('docs/consumers.md', 'consumer'),
@@ -129,7 +131,8 @@ sub killed {
         my @bodies = map { event(n => "$name $_") } 1 .. 4;
         push @bodies, "{\n" . substr event(n => "$name raw"), 1;
         send_all($bodies[4]);
-        send_group(@bodies[0 .. 3]);
+        is((grep { $_ != 200 } $t->post_together('/hook', @bodies[0 .. 3])), 0,
+           'stored at once');
 
         my ($status) = run('strace', '-f', '-qq', '-o', '/dev/null',
                            '-e', "trace=$calls",
@@ -342,36 +345,10 @@ sub send_all {
     }
 }
 
-# Events that end at the same moment, so that several get into one file.
-
-sub send_group {
-    my @connections = map {
-        my $message = $t->message('/hook', $_);
-        my $c = $t->connect();
-        $c->send(substr $message, 0, -1);
-        [$c, substr $message, -1];
-    } @_;
-
-    $_->[0]->send($_->[1]) for @connections;
-
-    my @refused = grep { $_->[0]->answer()->{status} != 200 } @connections;
-    is(@refused, 0, 'stored at once');
-
-    $_->[0]->close() for @connections;
-}
-
 # Runs as the user of the workers: (exit status, output).
 
 sub run {
-    my (@command) = @_;
-
-    my $pid = open(my $out, '-|') // die "fork: $!";
-    execute(@command) if $pid == 0;
-
-    my $output = do { local $/; <$out> } // '';
-    close $out;
-
-    return ($? & 127 ? 128 + ($? & 127) : $? >> 8, $output);
+    return command({ as => \@worker }, @_);
 }
 
 sub execute {
@@ -383,14 +360,8 @@ sub execute {
         POSIX::setuid($worker[0]);
     }
 
-    $SIG{$_} = 'DEFAULT' for qw(HUP INT PIPE TERM);
-    $ENV{PYTHONDONTWRITEBYTECODE} = 1;
+    $SIG{PIPE} = 'DEFAULT';
     open STDIN, '<', '/dev/null';
     open STDERR, '>&', \*STDOUT;
     exec @command or POSIX::_exit(127);
-}
-
-sub command {
-    local @worker;
-    return run(@_);
 }

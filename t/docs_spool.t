@@ -115,26 +115,6 @@ sub send_all {
     }
 }
 
-# Events that end at the same moment, so that several get into one file.
-
-sub send_group {
-    my ($uri, @bodies) = @_;
-
-    my @connections = map {
-        my $message = $t->message($uri, $_);
-        my $c = $t->connect();
-        $c->send(substr $message, 0, -1);
-        [$c, substr $message, -1];
-    } @bodies;
-
-    $_->[0]->send($_->[1]) for @connections;
-
-    my @refused = grep { $_->[0]->answer()->{status} != 200 } @connections;
-    is(@refused, 0, 'stored at once');
-
-    $_->[0]->close() for @connections;
-}
-
 sub envelope {
     $t->forget_spool();
     run_spools();
@@ -267,7 +247,9 @@ SH
     # until a group was one
 
     while ($largest < 4 && $n < 1000) {
-        send_group('/first', map { event(n => $n++) } 1 .. 20);
+        is((grep { $_ != 200 } $t->post_together('/first', map { event(n => $n++) }
+                                                 1 .. 20)),
+           0, 'stored at once');
 
         for my $file ($t->spool_files()) {
             my ($events) = $file =~ /-(\d+)-\w{8}\.ndjson$/;
@@ -318,7 +300,9 @@ echo "\$WEBHOOK_EVENT" >> $log
 SH
 
     my @names = map { "e.$_" } 'a' .. 'f';
-    send_group('/first', map { event(event => $_) } @names);
+    is((grep { $_ != 200 } $t->post_together('/first', map { event(event => $_) }
+                                             @names)),
+       0, 'stored at once');
 
     $t->write_file('refuse', "e.c\n");
     $t->write_file('refuse.status', "1\n");

@@ -12,7 +12,7 @@ use lib "$FindBin::Bin/lib";
 
 use File::Copy qw(copy);
 use Test::More;
-use Test::Docs qw(block);
+use Test::Docs qw(block command);
 use Test::Edge;
 use Test::Root;
 
@@ -440,24 +440,4 @@ sub unloaded {
 
     ok($t->wait_for(sub { my @workers = mappings(); !grep { $_ } @workers }, 10,
                     'workers without the module'), 'no module is loaded');
-}
-
-# (exit status, what it says)
-
-sub command {
-    my @command = @_;
-
-    my $pid = open(my $out, '-|') // die "fork: $!";
-
-    if ($pid == 0) {
-        $SIG{PIPE} = 'DEFAULT';
-        open STDIN, '<', '/dev/null';
-        open STDERR, '>&', \*STDOUT;
-        exec @command or POSIX::_exit(127);
-    }
-
-    my $output = do { local $/; <$out> } // '';
-    close $out;
-
-    return ($? & 127 ? 128 + ($? & 127) : $? >> 8, $output);
 }

@@ -729,6 +729,29 @@ sub headers_for {
 }
 
 
+# ->post_together(path, bodies...): events that end at the same moment, so that
+# several get into one file; the statuses.
+
+sub post_together {
+    my ($self, $path, @bodies) = @_;
+
+    my @open = map {
+        my $message = $self->message($path, $_);
+        my $c = $self->connect();
+        $c->send(substr $message, 0, -1);
+        [$c, substr $message, -1];
+    } @bodies;
+
+    $_->[0]->send($_->[1]) for @open;
+
+    my @statuses = map { $_->[0]->answer()->{status} } @open;
+
+    $_->[0]->close() for @open;
+
+    return @statuses;
+}
+
+
 # ->message(path, body, %opts): the bytes of a POST.
 #     headers => {...}       overrides to headers_for(body)
 #     headers => [...]       exactly these, in this order
