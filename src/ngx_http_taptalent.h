@@ -248,6 +248,12 @@ ngx_int_t ngx_http_taptalent_status_handler(ngx_http_request_t *r);
 ngx_int_t ngx_http_taptalent_status_init(ngx_conf_t *cf);
 
 
+/* variables */
+
+/* preconfiguration; NGX_ERROR without memory */
+ngx_int_t ngx_http_taptalent_add_variables(ngx_conf_t *cf);
+
+
 /* the module */
 
 /* the context of the request, made if there is none; NULL without memory */

@@ -1,0 +1,205 @@
+
+/*
+ * Copyright (C) the ngx_http_taptalent_webhook_module authors
+ */
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_http.h>
+#include "ngx_http_taptalent.h"
+
+
+/* What is known of an event, as variables, here and in its delivery. */
+
+
+static ngx_http_taptalent_ctx_t *ngx_http_taptalent_variable_ctx(
+    ngx_http_request_t *r);
+static ngx_int_t ngx_http_taptalent_variable(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, uintptr_t data);
+static ngx_int_t ngx_http_taptalent_base64_variable(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, uintptr_t data);
+static ngx_int_t ngx_http_taptalent_verdict_variable(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, uintptr_t data);
+
+
+/* they change while a request goes its way, so that none is cacheable */
+
+static ngx_http_variable_t  ngx_http_taptalent_variables[] = {
+
+    { ngx_string("taptalent_event"), NULL, ngx_http_taptalent_variable,
+      offsetof(ngx_http_taptalent_ctx_t, event.name),
+      NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
+    { ngx_string("taptalent_timestamp"), NULL, ngx_http_taptalent_variable,
+      offsetof(ngx_http_taptalent_ctx_t, event.timestamp),
+      NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
+    { ngx_string("taptalent_company_id"), NULL, ngx_http_taptalent_variable,
+      offsetof(ngx_http_taptalent_ctx_t, event.company_id),
+      NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
+    { ngx_string("taptalent_event_id"), NULL, ngx_http_taptalent_variable,
+      offsetof(ngx_http_taptalent_ctx_t, event.id),
+      NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
+    { ngx_string("taptalent_body"), NULL, ngx_http_taptalent_variable,
+      offsetof(ngx_http_taptalent_ctx_t, event.body),
+      NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
+    { ngx_string("taptalent_body_base64"), NULL,
+      ngx_http_taptalent_base64_variable, 0, NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
+    { ngx_string("taptalent_signature_timestamp"), NULL,
+      ngx_http_taptalent_variable,
+      offsetof(ngx_http_taptalent_ctx_t, signature_time),
+      NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
+    { ngx_string("taptalent_verdict"), NULL,
+      ngx_http_taptalent_verdict_variable,
+      offsetof(ngx_http_taptalent_ctx_t, verdict),
+      NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
+    { ngx_string("taptalent_unenforced"), NULL,
+      ngx_http_taptalent_verdict_variable,
+      offsetof(ngx_http_taptalent_ctx_t, unenforced),
+      NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
+      ngx_http_null_variable
+};
+
+
+ngx_int_t
+ngx_http_taptalent_add_variables(ngx_conf_t *cf)
+{
+    ngx_http_variable_t  *var, *v;
+
+    for (v = ngx_http_taptalent_variables; v->name.len; v++) {
+
+        var = ngx_http_add_variable(cf, &v->name, v->flags);
+        if (var == NULL) {
+            return NGX_ERROR;
+        }
+
+        var->get_handler = v->get_handler;
+        var->data = v->data;
+    }
+
+    return NGX_OK;
+}
+
+
+/* an internal redirect clears the context of a delivery, not its parent's */
+
+static ngx_http_taptalent_ctx_t *
+ngx_http_taptalent_variable_ctx(ngx_http_request_t *r)
+{
+    ngx_http_taptalent_ctx_t  *ctx;
+
+    ctx = ngx_http_get_module_ctx(r, ngx_http_taptalent_webhook_module);
+
+    if (ctx == NULL) {
+        ctx = ngx_http_get_module_ctx(r->main,
+                                      ngx_http_taptalent_webhook_module);
+    }
+
+    return ctx;
+}
+
+
+static ngx_int_t
+ngx_http_taptalent_variable(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, uintptr_t data)
+{
+    ngx_str_t                 *value;
+    ngx_http_taptalent_ctx_t  *ctx;
+
+    ctx = ngx_http_taptalent_variable_ctx(r);
+
+    value = ctx ? (ngx_str_t *) ((char *) ctx + data) : NULL;
+
+    if (value == NULL || value->len == 0) {
+        v->not_found = 1;
+        return NGX_OK;
+    }
+
+    v->len = value->len;
+    v->valid = 1;
+    v->no_cacheable = 0;
+    v->not_found = 0;
+    v->data = value->data;
+
+    return NGX_OK;
+}
+
+
+/* one that is not delivered whole must not count as delivered */
+
+static ngx_int_t
+ngx_http_taptalent_base64_variable(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, uintptr_t data)
+{
+    size_t                     len;
+    ngx_str_t                  text;
+    ngx_http_taptalent_ctx_t  *ctx;
+
+    ctx = ngx_http_taptalent_variable_ctx(r);
+
+    if (ctx == NULL || ctx->event.body.len == 0) {
+        v->not_found = 1;
+        return NGX_OK;
+    }
+
+    len = ngx_base64_encoded_length(ctx->event.body.len);
+
+    text.data = (len <= NGX_HTTP_TAPTALENT_MAX_VALUE)
+                ? ngx_pnalloc(r->pool, len) : NULL;
+
+    if (text.data == NULL) {
+        ctx->failed = 1;
+        return NGX_ERROR;
+    }
+
+    ngx_encode_base64(&text, &ctx->event.body);
+
+    v->len = text.len;
+    v->valid = 1;
+    v->no_cacheable = 0;
+    v->not_found = 0;
+    v->data = text.data;
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_taptalent_verdict_variable(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, uintptr_t data)
+{
+    ngx_str_t                     *word;
+    ngx_http_taptalent_ctx_t      *ctx;
+    ngx_http_taptalent_verdict_e   verdict;
+
+    ctx = ngx_http_get_module_ctx(r, ngx_http_taptalent_webhook_module);
+
+    verdict = NGX_HTTP_TAPTALENT_NONE;
+
+    if (ctx) {
+        verdict = *(ngx_http_taptalent_verdict_e *) ((char *) ctx + data);
+    }
+
+    if (verdict == NGX_HTTP_TAPTALENT_NONE) {
+        v->not_found = 1;
+        return NGX_OK;
+    }
+
+    word = ngx_http_taptalent_verdict(verdict);
+
+    v->len = word->len;
+    v->valid = 1;
+    v->no_cacheable = 0;
+    v->not_found = 0;
+    v->data = word->data;
+
+    return NGX_OK;
+}
