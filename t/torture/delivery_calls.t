@@ -308,7 +308,6 @@ if (part('kill')) {
 #
 #   stops     EIO and its kind: nothing is forwarded until reload; after others
 #             it goes on by itself
-#   scan      the same, but what is left over is found with the next scan only
 #   ignored   nothing
 #   orphan    a sidecar is left over, for the next scan
 #
@@ -332,7 +331,7 @@ my @cases = (
     [qw(renameat2  dead       1 stops)],
     [qw(fsync      dead       1 stops twice)],
     [qw(newfstatat dead       1 stops twice)],
-    [qw(renameat2  corrupt    1 scan)],
+    [qw(renameat2  corrupt    1 stops)],
     [qw(renameat   corrupt    1 ignored)],
     [qw(fsync      corrupt    1 stops)],
     [qw(newfstatat corrupt    1 stops)],
@@ -380,14 +379,14 @@ sub fail_call {
     $failures++;
 
     my $stops = $error =~ /^(?:EIO|EROFS|EUCLEAN)$/
-                && $then =~ /^(?:stops|scan)$/;
+                && $then eq 'stops';
 
     if ($stops) {
         $t->wait_log(qr/\[crit\].*failed, nothing is forwarded until reload/)
             or push @wrong, "$what: not said";
     }
 
-    if ($stops || $then =~ /^(?:scan|orphan)$/) {
+    if ($stops || $then eq 'orphan') {
         $o->wait_until(sub { list("$spool/new") <= 2 }, 20) if !$stops;
         $t->reload(old_gone => 1);
 
