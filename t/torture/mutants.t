@@ -109,8 +109,13 @@ my @mutants = (
 
     { name => 'a 500 is a receipt', file => 'schedule',
       from => 'd->status >= 200 && d->status < 300',
-      to => '(d->status >= 200 && d->status < 300) || d->status == 500',
+      to => '((d->status >= 200 && d->status < 300) || d->status == 500)',
       test => 'forward_faults', env => { TEST_ONLY => 'application' } },
+
+    { name => 'a receipt confirms nothing', file => 'schedule',
+      from => 'd->status < 300 && !d->unconfirmed', to => 'd->status < 300',
+      test => '../confirm', env => {}, figure => undef,
+      fails => 'buffered: twice no' },
 
     { name => 'two forward one spool', file => 'backlog',
       from => 'if (flock(fd, LOCK_EX|LOCK_NB) == 0) {', to => 'if (1) {',
