@@ -41,6 +41,7 @@ my %env = (
     kill => { TEST_KILLS => 1100 * $long },
     writeback => { TEST_WRITEBACKS => 20 * $long },
     delivery_calls => { TEST_EVERY => 1 },
+    valgrind => { TEST_SCALE => 40 * $long },
     hostile => { TEST_SCALE => $long > 3 ? 3 : $long },
 );
 
