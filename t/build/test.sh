@@ -1,7 +1,7 @@
 #!/bin/sh
 
 # test.sh VARIANT...: builds each variant, then runs the tests on each.
-#     TESTS   what prove gets (default: all of t/; for trixie a few)
+#     TESTS   what prove gets (default: all of t/; for trixie and forky a few)
 #     PROVE   how it is called
 
 . "$(dirname "$0")/lib.sh"
@@ -38,9 +38,9 @@ for variant in $built; do
 
     tests=${TESTS:-t}
 
-    if [ "$variant" = trixie ]; then
+    case $variant in trixie|forky)
         tests=${TESTS:-$short}
-    fi
+    esac
 
     echo
     echo "== $variant: ${TEST_NGINX_BINARY:-the installed nginx}"

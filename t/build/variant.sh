@@ -1,10 +1,11 @@
 #!/bin/sh
 
-# variant.sh NAME: builds one of the variants that `make test` runs.
+# variant.sh NAME: builds one of the variants that `make test` can run.
 #     debian     dynamic, for the installed nginx
 #     static     linked in, under AddressSanitizer and UBSan
 #     nothreads  linked in, without --with-threads
 #     trixie     linked in, nginx of the next Debian release
+#     forky      linked in, nginx of the one after it
 #     custom     linked in, under the sanitizers, with the sources in NGINX_SRC
 
 . "$(dirname "$0")/lib.sh"
@@ -41,9 +42,9 @@ nothreads)
     exec "$scripts/nginx.sh" nothreads "$build/source-bookworm"
     ;;
 
-trixie)
-    "$scripts/source.sh" trixie
-    exec "$scripts/nginx.sh" trixie "$build/source-trixie" --with-threads
+trixie|forky)
+    "$scripts/source.sh" "$1"
+    exec "$scripts/nginx.sh" "$1" "$build/source-$1" --with-threads
     ;;
 
 custom)
