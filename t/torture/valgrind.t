@@ -181,6 +181,11 @@ my @workers = workers();
 
 everything() for 1 .. $rounds;
 
+# what waits for another attempt when a worker ends is left to its end, and would
+# look like what is lost
+
+ok($o->wait_empty($t->spool(), 30), 'all is delivered');
+
 $t->signal('HUP');
 ok($t->wait_for(sub {
     my %now = map { $_ => 1 } workers();
