@@ -434,6 +434,10 @@ ngx_http_taptalent_spool_recover(ngx_http_taptalent_spool_t *spool,
         return;
     }
 
+    /* one worker at a time, or each takes a lock that the other tries */
+
+    (void) flock(fd, LOCK_EX);
+
     removed = 0;
 
     while ((de = readdir(dir)) != NULL) {

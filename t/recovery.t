@@ -7,6 +7,7 @@ use warnings;
 use strict;
 
 use Fcntl qw(:flock);
+use POSIX ();
 use Test::More;
 
 use FindBin;
@@ -197,6 +198,45 @@ my @now = grep { /$lock/ } list($tmp);
 is(scalar @now, 2, 'two locks after ten reloads');
 
 is(scalar(grep { !is_locked("$tmp/$_") } @now), 0, 'and both are held');
+
+
+# Another worker that recovers has the lock of a dead one for a moment, which
+# must not be taken for the living: here it is a process of ours.
+
+$t->quit();
+
+my $dead = '00112233445566bb';
+
+put("$dead.lock");
+put(name($dead, 1));
+
+pipe my $ready, my $taken or die "pipe: $!";
+
+my $other = fork() // die "fork: $!";
+
+if ($other == 0) {
+    open my $dir, '<', $tmp or POSIX::_exit(1);
+    open my $file, '+<', "$tmp/$dead.lock" or POSIX::_exit(1);
+
+    flock $_, LOCK_EX or POSIX::_exit(1) for $dir, $file;
+    syswrite $taken, '.';
+
+    # until somebody waits for the one of the directory
+
+    my $inode = (stat $dir)[1];
+    my $waits = $t->wait_for(sub {
+        Test::Edge::slurp('/proc/locks') =~ /-> FLOCK .*:$inode /
+    }, 5);
+
+    POSIX::_exit($waits ? 0 : 2);
+}
+
+sysread $ready, my $byte, 1;
+$t->run();
+waitpid $other, 0;
+
+is($?, 0, 'a worker waits for the one that recovers');
+ok(!-e "$tmp/" . name($dead, 1), 'and removes what that has left');
 
 sub is_locked {
     my ($path) = @_;
