@@ -117,7 +117,8 @@ sub marks {
     }
 }
 
-# The names in calls of block(), by document.
+# The names in calls of block(), by document, in the tests and in that of the
+# ways of installation, which is `make trial`.
 
 sub taken {
     my (%taken, @tests);
