@@ -365,6 +365,13 @@ ngx_http_taptalent_commit_remember(ngx_http_taptalent_commit_t *c,
 }
 
 
+ngx_uint_t
+ngx_http_taptalent_commit_waiting(ngx_http_taptalent_commit_t *c)
+{
+    return c->batches[0].group.events + c->batches[1].group.events;
+}
+
+
 void
 ngx_http_taptalent_commit_detach(ngx_http_taptalent_waiter_t *w)
 {

@@ -148,6 +148,9 @@ void ngx_http_taptalent_commit_add(ngx_http_taptalent_commit_t *c,
     u_char *last, ngx_str_t *id, ngx_http_taptalent_waiter_t *w,
     ngx_msec_t timeout);
 
+/* the number of events that wait for the disk, each in one of two commits */
+ngx_uint_t ngx_http_taptalent_commit_waiting(ngx_http_taptalent_commit_t *c);
+
 /* nobody waits any more; the line is committed all the same */
 void ngx_http_taptalent_commit_detach(ngx_http_taptalent_waiter_t *w);
 

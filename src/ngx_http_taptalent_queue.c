@@ -26,11 +26,16 @@
  *
  * An event that fails by itself waits by itself.  A destination that fails is
  * down as a whole, and probed with one event, each time with another one.
+ *
+ * Who sends an event waits for the answer, and not for long.  What is in the
+ * spool can wait.  So while events are accepted faster than one after another,
+ * deliveries have a share of the time.
  */
 
 
 #define NGX_HTTP_TAPTALENT_POLL      500      /* ms, for the lock */
 #define NGX_HTTP_TAPTALENT_HOLD      200      /* ms, for the shutdown */
+#define NGX_HTTP_TAPTALENT_SHARE     125      /* us of a ms, to start some */
 #define NGX_HTTP_TAPTALENT_RESCAN    60000    /* ms, with inotify */
 #define NGX_HTTP_TAPTALENT_SCANNING  1000     /* ms, without */
 
@@ -44,6 +49,7 @@ static void ngx_http_taptalent_queue_hold(ngx_event_t *ev);
 static void ngx_http_taptalent_queue_release(ngx_http_taptalent_queue_t *q);
 static void ngx_http_taptalent_queue_run(ngx_event_t *ev);
 static ngx_uint_t ngx_http_taptalent_may_send(ngx_http_taptalent_queue_t *q);
+static ngx_uint_t ngx_http_taptalent_gives_way(ngx_http_taptalent_queue_t *q);
 static ngx_http_taptalent_item_t *ngx_http_taptalent_next_item(
     ngx_http_taptalent_queue_t *q);
 
@@ -87,6 +93,11 @@ ngx_http_taptalent_queue_init(ngx_http_taptalent_commit_t *commit,
     q->run.handler = ngx_http_taptalent_queue_run;
     q->run.data = q;
     q->run.log = q->log;
+
+    q->pause.handler = ngx_http_taptalent_queue_run;
+    q->pause.data = q;
+    q->pause.log = q->log;
+    q->pause.cancelable = 1;
 
     forward->q = q;
 
@@ -486,8 +497,9 @@ ngx_http_taptalent_queue_run(ngx_event_t *ev)
         return;
     }
 
-    while (ngx_http_taptalent_may_send(q)) {
-
+    while (ngx_http_taptalent_may_send(q)
+           && !ngx_http_taptalent_gives_way(q))
+    {
         item = ngx_http_taptalent_next_item(q);
 
         if (item == NULL) {
@@ -535,6 +547,41 @@ ngx_http_taptalent_may_send(ngx_http_taptalent_queue_t *q)
     }
 
     return q->spool == NULL || (q->owner && !q->draining && !q->broken);
+}
+
+
+/* not by the clock of the loop, which "timer_resolution" makes coarse */
+
+static ngx_uint_t
+ngx_http_taptalent_gives_way(ngx_http_taptalent_queue_t *q)
+{
+    uint64_t         now;
+    struct timespec  ts;
+
+    if (q->commit == NULL || ngx_http_taptalent_commit_waiting(q->commit) < 2) {
+        return 0;
+    }
+
+    (void) clock_gettime(CLOCK_MONOTONIC, &ts);
+
+    now = (uint64_t) ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
+
+    if (now - q->slot >= 1000) {
+        q->slot = now;
+    }
+
+    if (now - q->slot < NGX_HTTP_TAPTALENT_SHARE) {
+        return 0;
+    }
+
+    if (!q->pause.timer_set) {
+        ngx_log_debug0(NGX_LOG_DEBUG_CORE, q->log, 0,
+                       "taptalent queue: gives way");
+
+        ngx_add_timer(&q->pause, 1);
+    }
+
+    return 1;
 }
 
 

@@ -164,9 +164,11 @@ struct ngx_http_taptalent_queue_s {
     ngx_event_t                       poll;     /* cancelable */
     ngx_event_t                       hold;     /* not cancelable */
     ngx_event_t                       run;      /* posted */
+    ngx_event_t                       pause;    /* cancelable */
     ngx_msec_t                        scanned;
     ngx_msec_t                        deadline; /* of the shutdown */
     ngx_msec_t                        again;    /* not to read before */
+    uint64_t                          slot;     /* us, of the share */
 
     ngx_rbtree_t                      pending;
     ngx_rbtree_t                      active;

@@ -14,6 +14,7 @@ use Compress::Zlib qw(crc32);
 use Digest::SHA qw(sha256_hex);
 use Test::More;
 use Test::Edge;
+use Test::Fault;
 use Time::HiRes qw(time);
 
 my $files = $ENV{TEST_BACKLOG} || 20000;
@@ -105,6 +106,49 @@ cmp_ok($lines[0][0] - $began, '<', 1.5 * $Test::Edge::PATIENCE,
        sprintf 'the first one %.3f s after the start', $lines[0][0] - $began);
 diag(sprintf "%d files of one event in %.1f s, %.0f events/s", $files,
      $drained, $files / $drained);
+
+# while events wait for the disk, deliveries give way, and come all the same
+
+SKIP: {
+    my $missing = $> ? 'needs root' : Test::Fault->no_strace();
+
+    skip $missing, 1 if $missing;
+    skip 'no threads: nothing waits', 1 if !$t->has('--with-threads');
+
+    $conf =~ s/(error_log \S+) info;/$1 debug;/ or die 'no error_log';
+    $conf =~ s/(taptalent_webhook_spool )/taptalent_webhook_ack_timeout 60s;
+            $1/;
+
+    unlink $arrived;
+    start(200, 64);
+    is($t->post('/hook', event())->{status}, 200, 'one after another');
+    fill(2000);
+    ok($t->wait_for(sub { empty() }, 60), 'taken');
+    is(scalar $t->grep_log(qr/queue: gives way/), 0, 'they give way to nobody');
+
+    my $strace = Test::Fault->strace(
+        [Test::Fault->committers($t->workers())], 'fdatasync:delay_enter=300s');
+
+    my @waiting = map { $t->connect() } 1 .. 3;
+    $_->send($t->message('/hook', event())) for @waiting;
+
+    # the worker has read what had come before this
+
+    is($t->get('/none')->{status}, 404, 'three wait for the disk');
+
+    fill(2000);
+    ok($t->wait_for(sub { empty() }, 60), 'all are taken meanwhile');
+    ok(scalar $t->grep_log(qr/queue: gives way/), 'a share at a time')
+        if $t->has('--with-debug');
+
+    $strace->detach();
+    is_deeply([map { $_->answer()->{status} } @waiting], [200, 200, 200],
+              'they are accepted');
+    ok($t->wait_for(sub { empty() }, 60), 'and taken');
+    ok($t->quit(), 'stopped');
+
+    $conf =~ s/(error_log \S+) debug;/$1 info;/;
+}
 
 # as far as the window reaches, the oldest is first
 

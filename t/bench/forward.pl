@@ -209,7 +209,8 @@ $bench->aim('forward rate to `proxy_pass`', 'least', '0.70', '0.90',
                                 'backlog in files of 100', '`proxy_pass`') });
 
 
-# What is accepted, with 64 connections, in the same location.
+# What is accepted, with 64 connections, in the same location, or, with count,
+# what is delivered meanwhile.
 
 sub accepting {
     my ($forward, %opts) = @_;
@@ -220,13 +221,15 @@ sub accepting {
         $t->run();
 
         my $r = $bench->wrk($server, '/hook', connections => 64,
+                            counter => \&arrived,
                             $forward eq '' || $opts{down}
                             ? (spool => $t->spool()) : ());
 
         die "the backlog was gone before the end\n"
             if $opts{backlog} && arrived() - $before >= $opts{backlog};
 
-        return $r;
+        return $r if !$opts{count} || $r->{spoiled};
+        return { value => $r->{counted}, unit => '/s' };
     }, %opts);
 }
 
@@ -240,6 +243,9 @@ $bench->row('while a backlog drains',
             sub { accepting('/deliver', each => 100,
                             backlog => 100 * int($seconds * 400)) },
             floor => 'nothing is forwarded');
+$bench->row('delivered meanwhile',
+            sub { accepting('/deliver', each => 100, count => 1,
+                            backlog => 100 * int($seconds * 400)) });
 $bench->row('while the destination is down',
             sub { accepting('/deliver', down => 1) },
             floor => 'nothing is forwarded');

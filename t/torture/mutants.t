@@ -117,6 +117,11 @@ my @mutants = (
       test => '../confirm', env => {}, figure => undef,
       fails => 'buffered: twice no' },
 
+    { name => 'no delivery gives way', file => 'queue',
+      from => 'ngx_http_taptalent_commit_waiting(q->commit) < 2',
+      to => '1', test => '../backlog', env => { TEST_BACKLOG => 200 },
+      figure => undef, fails => 'a share at a time' },
+
     { name => 'two forward one spool', file => 'backlog',
       from => 'if (flock(fd, LOCK_EX|LOCK_NB) == 0) {', to => 'if (1) {',
       test => 'forward_faults', env => { TEST_ONLY => 'reload',

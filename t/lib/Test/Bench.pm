@@ -324,8 +324,9 @@ sub aims {
 #     size => 200              bytes of each body
 #     unit => '/s'             '/s', or 'MB/s'
 #     spool => dir             events are counted there and moved away
+#     counter => sub           what it says at the beginning and at the end
 # Returned are value, unit, cpu (ms of all the server's processes for a thousand
-# requests), busy (cores), commit (events in a file).
+# requests), busy (cores), commit (events in a file), counted (a second).
 
 my $runs = 0;
 
@@ -380,7 +381,8 @@ sub wrk_once {
 
     for my $time ($from, $to) {
         sleep max(0, $time - time());
-        push @cpu, [time(), $server->cpu()];
+        push @cpu, [time(), $server->cpu(),
+                    $opts{counter} ? $opts{counter}->() : 0];
     }
 
     # wrk takes this for the end of its time
@@ -400,10 +402,12 @@ sub wrk_once {
         if $r{before} < $connections;
     return { spoiled => 'nothing was answered' } if !$r{rate} || !$r{answers};
 
-    my $busy = ($cpu[1][1] - $cpu[0][1]) / ($cpu[1][0] - $cpu[0][0]);
+    my ($took, $busy, $counted) = map { $cpu[1][$_] - $cpu[0][$_] } 0 .. 2;
+
+    $_ /= $took for $busy, $counted;
 
     my $result = { value => $r{rate}, unit => '/s', busy => $busy,
-                   cpu => $busy / $r{rate} * 1e6 };
+                   cpu => $busy / $r{rate} * 1e6, counted => $counted };
 
     $result = { %$result, value => $r{rate} * $size / 1e6, unit => 'MB/s' }
         if ($opts{unit} // '') eq 'MB/s';
