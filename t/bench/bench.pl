@@ -43,7 +43,7 @@ our @floor;
 
 # the parts of the table, in its order
 
-require "$FindBin::Bin/$_.pl" for qw(ack peers forward cost);
+require "$FindBin::Bin/$_.pl" for qw(ack peers forward ways cost);
 
 $bench->run();
 

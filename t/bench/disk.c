@@ -14,82 +14,18 @@
 
 #define _GNU_SOURCE
 
-#include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <time.h>
-#include <unistd.h>
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/time.h>
+#include "disk.h"
 
 
-#define MAX      1000000
 #define RECEIPT  "{\"received\":true}"
 
 
-typedef struct {
-    size_t  n;
-    double  us[MAX];
-} times_t;
-
-
 static times_t  files, receipts;
-
-
-static double
-now(void)
-{
-    struct timespec  ts;
-
-    (void) clock_gettime(CLOCK_MONOTONIC, &ts);
-
-    return ts.tv_sec * 1e6 + ts.tv_nsec / 1e3;
-}
-
-
-static void
-failed(const char *what)
-{
-    fprintf(stderr, "disk: %s failed: %s\n", what, strerror(errno));
-    exit(1);
-}
-
-
-static int
-compare(const void *one, const void *two)
-{
-    double  a, b;
-
-    a = *(const double *) one;
-    b = *(const double *) two;
-
-    return (a > b) - (a < b);
-}
-
-
-static int
-directory(const char *name)
-{
-    int  fd;
-
-    if (mkdir(name, 0700) == -1 && errno != EEXIST) {
-        failed("mkdir()");
-    }
-
-    fd = open(name, O_RDONLY|O_DIRECTORY|O_CLOEXEC);
-
-    if (fd == -1) {
-        failed("open()");
-    }
-
-    return fd;
-}
 
 
 static void
@@ -215,10 +151,8 @@ acknowledge(int s, const char *path, size_t n)
 static void
 print(times_t *times)
 {
-    qsort(times->us, times->n, sizeof(double), compare);
-
-    printf("%zu %.1f %.1f\n", times->n, times->us[times->n / 2],
-           times->us[times->n * 99 / 100]);
+    printf("%zu %.1f %.1f\n", times->n, quantile(times, 0.5),
+           quantile(times, 0.99));
 }
 
 
@@ -241,14 +175,7 @@ main(int argc, char **argv)
     s = argc == 6 ? connection(atoi(argv[4])) : -1;
 
     size = strtoul(argv[2], NULL, 10);
-    content = malloc(size);
-
-    if (content == NULL) {
-        failed("malloc()");
-    }
-
-    memset(content, 'x', size);
-
+    content = filled(size);
     end = now() + atof(argv[3]) * 1e6;
 
     do {

@@ -29,7 +29,7 @@ fi
 
 if [ "${1:-test}" = bench ]; then
     packages="$packages libnginx-mod-http-lua lua-cjson
-        libnginx-mod-http-js webhook"
+        libnginx-mod-http-js webhook liburing-dev"
 fi
 
 if [ "${1:-test}" = torture ]; then

@@ -501,19 +501,21 @@ sub h2load {
 }
 
 
-# ->compiled(name): t/bench/NAME.c, as a program below build/.
+# ->compiled(name, '-lNAME'...): t/bench/NAME.c, as a program below build/.
 
 sub compiled {
-    my ($self, $name) = @_;
+    my ($self, $name, @libraries) = @_;
 
     my $top = Test::Edge->top();
     my ($source, $program) = ("$top/t/bench/$name.c", "$top/build/bench-$name");
 
     mkdir "$top/build";
 
-    if (!-e $program || -M $source < -M $program) {
+    if (!-e $program
+        || grep { -M $_ < -M $program } $source, glob "$top/t/bench/*.h")
+    {
         system('gcc', '-O2', '-Wall', '-Wextra', '-Werror', '-o', $program,
-               $source) == 0 or die "gcc failed\n";
+               $source, @libraries) == 0 or die "gcc failed\n";
     }
 
     return $program;
