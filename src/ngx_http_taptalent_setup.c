@@ -467,6 +467,50 @@ ngx_http_taptalent_init_zone(ngx_shm_zone_t *shm_zone, void *data)
 }
 
 
+/* each delivery takes a connection of the worker, and any other request does */
+
+ngx_int_t
+ngx_http_taptalent_init_module(ngx_cycle_t *cycle)
+{
+    ngx_uint_t                         i, n;
+    ngx_http_taptalent_forward_t     **fp;
+    ngx_http_taptalent_main_conf_t    *tmcf;
+    ngx_http_taptalent_spool_conf_t  **scp;
+
+    tmcf = ngx_http_cycle_get_module_main_conf(cycle,
+                                           ngx_http_taptalent_webhook_module);
+
+    if (tmcf == NULL) {
+        return NGX_OK;
+    }
+
+    n = 0;
+    scp = tmcf->spools.elts;
+
+    for (i = 0; i < tmcf->spools.nelts; i++) {
+        if (scp[i]->commit.used && scp[i]->forward) {
+            n += scp[i]->forward->concurrency;
+        }
+    }
+
+    fp = tmcf->forwards.elts;
+
+    for (i = 0; i < tmcf->forwards.nelts; i++) {
+        n += fp[i]->concurrency;
+    }
+
+    if (n >= cycle->connection_n) {
+        ngx_log_error(NGX_LOG_WARN, cycle->log, 0,
+                      "\"taptalent_webhook_forward\" may need %ui connections "
+                      "at once, and \"worker_connections\" is %ui: write "
+                      "more of them, or a smaller \"concurrency\"",
+                      n, cycle->connection_n);
+    }
+
+    return NGX_OK;
+}
+
+
 ngx_int_t
 ngx_http_taptalent_init_process(ngx_cycle_t *cycle)
 {

@@ -69,6 +69,7 @@ my $f = "$forward /application;";
 
 for my $case (
     ['both', a => "$spool $f"],
+    ['as many as there may be', a => "$spool $forward /a concurrency=511;"],
     ['all of it', a => "$spool $forward /application concurrency=100 queue=10;
                         $retry initial=500ms max=1h max_age=7d
                                permanent=400,404,599;"],
@@ -115,6 +116,21 @@ for my $case (
     is($status, 0, "warned: $name") or diag($output);
     is(scalar(my @w = $output =~ /\[warn\].*no spool.*crash loses/g), 1,
        "warned: $name: once");
+}
+
+
+for my $case (
+    ['one', a => "$spool $forward /a concurrency=512;"],
+    ['one from memory', a => "$forward /a concurrency=512;"],
+    ['two spools', a => "$spool $forward /a concurrency=256;",
+     b => "$second $forward /b concurrency=256;"],
+) {
+    my ($name, %at) = @$case;
+    my ($status, $output) = config(%at);
+
+    is($status, 0, "connections: $name") or diag($output);
+    is(scalar(my @w = $output =~ /\[warn\].*need 512 .*connections" is 512:/g),
+       1, "connections: $name: warned once") or diag($output);
 }
 
 
