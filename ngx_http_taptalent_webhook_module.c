@@ -18,6 +18,7 @@
 
 
 static ngx_int_t ngx_http_taptalent_handler(ngx_http_request_t *r);
+static ngx_uint_t ngx_http_taptalent_is_delivery(ngx_http_request_t *r);
 static void ngx_http_taptalent_body_handler(ngx_http_request_t *r);
 static ngx_int_t ngx_http_taptalent_read_body(ngx_http_request_t *r,
     ngx_str_t *body);
@@ -39,6 +40,8 @@ static void *ngx_http_taptalent_create_main_conf(ngx_conf_t *cf);
 static void *ngx_http_taptalent_create_loc_conf(ngx_conf_t *cf);
 static char *ngx_http_taptalent_merge_loc_conf(ngx_conf_t *cf, void *parent,
     void *child);
+static char *ngx_http_taptalent_check_forward(ngx_conf_t *cf,
+    ngx_http_taptalent_loc_conf_t *conf);
 static char *ngx_http_taptalent_merge_mode(ngx_conf_t *cf,
     ngx_http_taptalent_loc_conf_t *prev, ngx_http_taptalent_loc_conf_t *conf);
 
@@ -46,18 +49,6 @@ static char *ngx_http_taptalent_webhook(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 
 static ngx_int_t ngx_http_taptalent_init(ngx_conf_t *cf);
-
-
-static ngx_conf_post_t  ngx_http_taptalent_ack_timeout_post = {
-    ngx_http_taptalent_ack_timeout
-};
-
-
-static ngx_conf_enum_t  ngx_http_taptalent_response[] = {
-    { ngx_string("brief"), NGX_HTTP_TAPTALENT_BRIEF },
-    { ngx_string("full"), NGX_HTTP_TAPTALENT_FULL },
-    { ngx_null_string, 0 }
-};
 
 
 static ngx_command_t  ngx_http_taptalent_commands[] = {
@@ -99,7 +90,7 @@ static ngx_command_t  ngx_http_taptalent_commands[] = {
 
     { ngx_string("taptalent_webhook_spool_access"),
       NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE123,
-      ngx_conf_set_access_slot,
+      ngx_http_taptalent_webhook_spool_access,
       NGX_HTTP_LOC_CONF_OFFSET,
       offsetof(ngx_http_taptalent_loc_conf_t, access),
       NULL },
@@ -120,17 +111,17 @@ static ngx_command_t  ngx_http_taptalent_commands[] = {
 
     { ngx_string("taptalent_webhook_ack_timeout"),
       NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
-      ngx_conf_set_msec_slot,
+      ngx_http_taptalent_webhook_ack_timeout,
       NGX_HTTP_LOC_CONF_OFFSET,
-      offsetof(ngx_http_taptalent_loc_conf_t, ack_timeout),
-      &ngx_http_taptalent_ack_timeout_post },
+      0,
+      NULL },
 
     { ngx_string("taptalent_webhook_response"),
       NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
-      ngx_conf_set_enum_slot,
+      ngx_http_taptalent_webhook_response,
       NGX_HTTP_LOC_CONF_OFFSET,
-      offsetof(ngx_http_taptalent_loc_conf_t, response),
-      &ngx_http_taptalent_response },
+      0,
+      NULL },
 
     { ngx_string("taptalent_webhook_key"),
       NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_1MORE,
@@ -234,6 +225,16 @@ ngx_http_taptalent_handler(ngx_http_request_t *r)
 
     tlcf = ngx_http_get_module_loc_conf(r, ngx_http_taptalent_webhook_module);
 
+    if (tlcf->mode == NGX_HTTP_TAPTALENT_ON && tlcf->forward
+        && ngx_http_taptalent_is_delivery(r))
+    {
+        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                      "\"taptalent_webhook_forward\" leads to a location that "
+                      "has one itself, write the path of one that passes "
+                      "events to the application");
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
     ctx = ngx_http_taptalent_ctx(r);
     if (ctx == NULL) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
@@ -289,6 +290,19 @@ ngx_http_taptalent_handler(ngx_http_request_t *r)
     }
 
     return NGX_DONE;
+}
+
+
+/* its parent is: an internal redirect has cleared its own context */
+
+static ngx_uint_t
+ngx_http_taptalent_is_delivery(ngx_http_request_t *r)
+{
+    ngx_http_taptalent_ctx_t  *ctx;
+
+    ctx = ngx_http_get_module_ctx(r->main, ngx_http_taptalent_webhook_module);
+
+    return ctx && ctx->delivery;
 }
 
 
@@ -802,6 +816,12 @@ ngx_http_taptalent_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
         return NGX_CONF_ERROR;
     }
 
+    if (conf->forward
+        && ngx_http_taptalent_check_forward(cf, conf) != NGX_CONF_OK)
+    {
+        return NGX_CONF_ERROR;
+    }
+
     /* what is in memory only may be lost when the sender comes again */
 
     if (conf->dedup && conf->spool == NULL) {
@@ -842,6 +862,41 @@ ngx_http_taptalent_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
     ngx_log_error(NGX_LOG_WARN, cf->log, 0,
                   "\"taptalent_webhook on\" in %s:%ui has no spool, a crash "
                   "loses acknowledged events", conf->file, conf->line);
+
+    return NGX_CONF_OK;
+}
+
+
+/* a uri with variables may lead here all the same: see the handler */
+
+static char *
+ngx_http_taptalent_check_forward(ngx_conf_t *cf,
+    ngx_http_taptalent_loc_conf_t *conf)
+{
+    ngx_str_t                 *uri;
+    ngx_http_core_loc_conf_t  *clcf;
+
+    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
+    uri = &conf->forward->uri->value;
+
+    if (!clcf->noname
+        && uri->len == clcf->name.len
+        && ngx_strncmp(uri->data, clcf->name.data, uri->len) == 0)
+    {
+        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                      "\"taptalent_webhook_forward %V\" leads back to the "
+                      "location of \"taptalent_webhook on\" in %s:%ui, write "
+                      "the path of another one, that passes events to the "
+                      "application", uri, conf->file, conf->line);
+        return NGX_CONF_ERROR;
+    }
+
+    if (conf->spool && conf->forward->queued) {
+        ngx_log_error(NGX_LOG_WARN, cf->log, 0,
+                      "\"queue\" of \"taptalent_webhook_forward\" has no "
+                      "effect for \"taptalent_webhook on\" in %s:%ui, which "
+                      "has a spool", conf->file, conf->line);
+    }
 
     return NGX_CONF_OK;
 }

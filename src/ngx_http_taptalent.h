@@ -49,6 +49,8 @@ typedef struct {
     ngx_array_t                   spools;    /* of spool_conf_t * */
     ngx_array_t                   forwards;  /* of forward_t *, no spool */
     ssize_t                       zone_size; /* 0: off */
+    u_char                       *zone_file; /* where it is set */
+    ngx_uint_t                    zone_line;
     ngx_http_taptalent_zone_t    *zone;      /* or NULL */
     ngx_msec_t                    window;    /* the longest of dedup */
     unsigned                      used:1;
@@ -137,6 +139,12 @@ char *ngx_http_taptalent_webhook_forward(ngx_conf_t *cf,
     ngx_command_t *cmd, void *conf);
 char *ngx_http_taptalent_webhook_retry(ngx_conf_t *cf,
     ngx_command_t *cmd, void *conf);
+char *ngx_http_taptalent_webhook_spool_access(ngx_conf_t *cf,
+    ngx_command_t *cmd, void *conf);
+char *ngx_http_taptalent_webhook_ack_timeout(ngx_conf_t *cf,
+    ngx_command_t *cmd, void *conf);
+char *ngx_http_taptalent_webhook_response(ngx_conf_t *cf,
+    ngx_command_t *cmd, void *conf);
 char *ngx_http_taptalent_webhook_dedup(ngx_conf_t *cf,
     ngx_command_t *cmd, void *conf);
 char *ngx_http_taptalent_webhook_zone(ngx_conf_t *cf,
@@ -148,8 +156,6 @@ ngx_int_t ngx_http_taptalent_compile(ngx_conf_t *cf, ngx_str_t *value,
 /* NULL without memory */
 ngx_http_taptalent_retry_t *ngx_http_taptalent_default_retry(
     ngx_conf_t *cf);
-char *ngx_http_taptalent_ack_timeout(ngx_conf_t *cf, void *post,
-    void *data);
 
 
 /* setup */

@@ -13,6 +13,8 @@
 /* The directives that have more than one value to set. */
 
 
+static ngx_int_t ngx_http_taptalent_once(ngx_conf_t *cf, ngx_uint_t n,
+    u_char separator);
 static char *ngx_http_taptalent_spool_defaults(ngx_conf_t *cf,
     ngx_http_taptalent_commit_t *c, ngx_str_t *path);
 static char *ngx_http_taptalent_spool_parameter(ngx_conf_t *cf,
@@ -38,6 +40,39 @@ ngx_http_taptalent_compile(ngx_conf_t *cf, ngx_str_t *value,
     ccv.complex_value = cv;
 
     return ngx_http_compile_complex_value(&ccv);
+}
+
+
+/* no argument before the n-th one may set the same parameter */
+
+static ngx_int_t
+ngx_http_taptalent_once(ngx_conf_t *cf, ngx_uint_t n, u_char separator)
+{
+    u_char     *p;
+    ngx_str_t  *value, name;
+
+    value = cf->args->elts;
+
+    name.data = value[n].data;
+
+    p = ngx_strlchr(name.data, name.data + value[n].len, separator);
+
+    if (p == NULL) {
+        return NGX_OK;
+    }
+
+    name.len = p + 1 - name.data;
+
+    while (--n) {
+
+        if (ngx_strncmp(value[n].data, name.data, name.len) == 0) {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "\"%V\" is there twice, write it once", &name);
+            return NGX_ERROR;
+        }
+    }
+
+    return NGX_OK;
 }
 
 
@@ -114,6 +149,10 @@ ngx_http_taptalent_webhook_company_id(ngx_conf_t *cf, ngx_command_t *cmd,
     value = cf->args->elts;
 
     for (i = 1; i < cf->args->nelts; i++) {
+
+        if (ngx_http_taptalent_once(cf, i, '=') != NGX_OK) {
+            return NGX_CONF_ERROR;
+        }
 
         if (ngx_strcmp(value[i].data, "any") == 0) {
             tlcf->any_company = 1;
@@ -195,7 +234,11 @@ ngx_http_taptalent_webhook_events(ngx_conf_t *cf, ngx_command_t *cmd,
             }
         }
 
-        if (n == 0 || n < value[i].len) {
+        /* what can be switched off has that word, and here it would drop all */
+
+        if (n == 0 || n < value[i].len
+            || ngx_strcmp(value[i].data, "off") == 0)
+        {
             ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                                "invalid pattern \"%V\", write the name of "
                                "an event, with \"*\" for any characters, "
@@ -244,8 +287,9 @@ ngx_http_taptalent_webhook_spool(ngx_conf_t *cf, ngx_command_t *cmd,
     }
 
     for (i = 2; i < cf->args->nelts; i++) {
-        if (ngx_http_taptalent_spool_parameter(cf, c, &value[i])
-            != NGX_CONF_OK)
+        if (ngx_http_taptalent_once(cf, i, '=') != NGX_OK
+            || ngx_http_taptalent_spool_parameter(cf, c, &value[i])
+               != NGX_CONF_OK)
         {
             return NGX_CONF_ERROR;
         }
@@ -324,28 +368,33 @@ static char *
 ngx_http_taptalent_spool_defaults(ngx_conf_t *cf,
     ngx_http_taptalent_commit_t *c, ngx_str_t *path)
 {
+    size_t  len;
+
+    len = path->len;
+
+    while (len && path->data[len - 1] == '/') {
+        len--;
+    }
+
+    if (len == 0 || path->data[0] != '/'
+        || ngx_http_script_variables_count(path))
+    {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid path \"%V\" of a spool, write that of a "
+                           "directory, from the root and without variables, "
+                           "such as \"/var/spool/taptalent\"", path);
+        return NGX_CONF_ERROR;
+    }
+
+    path->data[len] = '\0';
+
     c->file = cf->conf_file->file.name.data;
     c->line = cf->conf_file->line;
     c->buffer = 16 * 1024 * 1024;
     c->min_free = 64 * 1024 * 1024;
     c->spool.sync = 1;
-    c->spool.path = *path;
-
-    while (c->spool.path.len
-           && c->spool.path.data[c->spool.path.len - 1] == '/')
-    {
-        c->spool.path.data[--c->spool.path.len] = '\0';
-    }
-
-    if (c->spool.path.len == 0 || c->spool.path.data[0] != '/'
-        || ngx_http_script_variables_count(&c->spool.path))
-    {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "the path \"%V\" of a spool is not absolute, write "
-                           "it from the root and without variables, such as "
-                           "\"/var/spool/taptalent\"", path);
-        return NGX_CONF_ERROR;
-    }
+    c->spool.path.data = path->data;
+    c->spool.path.len = len;
 
     return NGX_CONF_OK;
 }
@@ -425,8 +474,8 @@ invalid:
 
     ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                        "invalid parameter \"%V\", write \"threads=pool\", "
-                       "\"min_free=size\", \"buffer=size\", \"sync=on\" or "
-                       "\"sync=off\"", value);
+                       "\"min_free=size\" in k, m or g, \"buffer=size\" in k "
+                       "or m, \"sync=on\" or \"sync=off\"", value);
     return NGX_CONF_ERROR;
 }
 
@@ -541,7 +590,8 @@ ngx_http_taptalent_webhook_forward(ngx_conf_t *cf, ngx_command_t *cmd,
 
     if (value[1].len == 0
         || (value[1].data[0] != '/'
-            && ngx_http_script_variables_count(&value[1]) == 0))
+            && ngx_http_script_variables_count(&value[1]) == 0)
+        || ngx_strnstr(value[1].data, "/../", value[1].len))
     {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "invalid uri \"%V\", write the path of an internal "
@@ -560,6 +610,10 @@ ngx_http_taptalent_webhook_forward(ngx_conf_t *cf, ngx_command_t *cmd,
 
     for (i = 2; i < cf->args->nelts; i++) {
 
+        if (ngx_http_taptalent_once(cf, i, '=') != NGX_OK) {
+            return NGX_CONF_ERROR;
+        }
+
         if (ngx_strncmp(value[i].data, "concurrency=", 12) == 0) {
 
             n = ngx_atoi(value[i].data + 12, value[i].len - 12);
@@ -576,6 +630,7 @@ ngx_http_taptalent_webhook_forward(ngx_conf_t *cf, ngx_command_t *cmd,
 
             if (n > 0) {
                 forward->queue = n;
+                forward->queued = 1;
                 continue;
             }
         }
@@ -590,8 +645,8 @@ ngx_http_taptalent_webhook_forward(ngx_conf_t *cf, ngx_command_t *cmd,
 
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "invalid parameter \"%V\", write "
-                           "\"concurrency=number\", \"queue=number\" or "
-                           "\"confirm=text\"", &value[i]);
+                           "\"concurrency=number\" or \"queue=number\", both "
+                           "at least 1, or \"confirm=text\"", &value[i]);
         return NGX_CONF_ERROR;
     }
 
@@ -624,12 +679,18 @@ ngx_http_taptalent_webhook_retry(ngx_conf_t *cf, ngx_command_t *cmd,
 
     for (i = 1; i < cf->args->nelts; i++) {
 
+        if (ngx_http_taptalent_once(cf, i, '=') != NGX_OK) {
+            return NGX_CONF_ERROR;
+        }
+
         if (ngx_http_taptalent_retry_parameter(retry, &value[i]) != NGX_OK) {
             ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                                "invalid parameter \"%V\", write "
-                               "\"initial=time\", \"max=time\", "
-                               "\"max_age=time\" or "
-                               "\"permanent=status,...\"", &value[i]);
+                               "\"initial=time\" or \"max=time\" such as "
+                               "\"500ms\", \"max_age=time\" in whole seconds "
+                               "such as \"3d\", no time of 0, or "
+                               "\"permanent=status,...\" of 300 to 599",
+                               &value[i]);
             return NGX_CONF_ERROR;
         }
     }
@@ -637,7 +698,8 @@ ngx_http_taptalent_webhook_retry(ngx_conf_t *cf, ngx_command_t *cmd,
     if (retry->max < retry->initial) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "\"max\" of \"%V\" must not be less than "
-                           "\"initial\"", &value[0]);
+                           "\"initial\", and they are %Mms and %Mms, write "
+                           "both", &value[0], retry->max, retry->initial);
         return NGX_CONF_ERROR;
     }
 
@@ -816,6 +878,9 @@ ngx_http_taptalent_webhook_zone(ngx_conf_t *cf, ngx_command_t *cmd,
 
     value = cf->args->elts;
 
+    tmcf->zone_file = cf->conf_file->file.name.data;
+    tmcf->zone_line = cf->conf_file->line;
+
     if (ngx_strcmp(value[1].data, "off") == 0) {
         tmcf->zone_size = 0;
         return NGX_CONF_OK;
@@ -828,7 +893,8 @@ ngx_http_taptalent_webhook_zone(ngx_conf_t *cf, ngx_command_t *cmd,
     {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "invalid size \"%V\", write \"off\" or a size of "
-                           "at least %uz bytes, such as \"1m\"", &value[1],
+                           "at least %uz bytes, in k or m, such as \"1m\"",
+                           &value[1],
                            (size_t) NGX_HTTP_TAPTALENT_ZONE_MIN);
         return NGX_CONF_ERROR;
     }
@@ -838,22 +904,112 @@ ngx_http_taptalent_webhook_zone(ngx_conf_t *cf, ngx_command_t *cmd,
 
 
 char *
-ngx_http_taptalent_ack_timeout(ngx_conf_t *cf, void *post, void *data)
+ngx_http_taptalent_webhook_ack_timeout(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf)
 {
-    ngx_msec_t  *timeout = data;
+    ngx_http_taptalent_loc_conf_t *tlcf = conf;
 
-    if (*timeout == 0) {
+    ngx_str_t   *value;
+    ngx_msec_t   timeout;
+
+    if (tlcf->ack_timeout != NGX_CONF_UNSET_MSEC) {
+        return "is duplicate";
+    }
+
+    value = cf->args->elts;
+
+    timeout = ngx_parse_time(&value[1], 0);
+
+    if (timeout == (ngx_msec_t) NGX_ERROR || timeout == 0) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "no event could be stored in time, write a time "
-                           "below the 5s of the sender, such as \"4s\"");
+                           "invalid time \"%V\", write one below the 5s that "
+                           "the sender waits for, such as \"4s\"", &value[1]);
         return NGX_CONF_ERROR;
     }
 
-    if (*timeout >= 5000) {
+    if (timeout >= 5000) {
         ngx_conf_log_error(NGX_LOG_WARN, cf, 0,
                            "the sender waits for 5 seconds only, write a "
                            "time below them, such as \"4s\"");
     }
 
+    tlcf->ack_timeout = timeout;
+
     return NGX_CONF_OK;
+}
+
+
+char *
+ngx_http_taptalent_webhook_response(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf)
+{
+    ngx_http_taptalent_loc_conf_t *tlcf = conf;
+
+    ngx_str_t  *value;
+
+    if (tlcf->response != NGX_CONF_UNSET_UINT) {
+        return "is duplicate";
+    }
+
+    value = cf->args->elts;
+
+    if (ngx_strcmp(value[1].data, "brief") == 0) {
+        tlcf->response = NGX_HTTP_TAPTALENT_BRIEF;
+        return NGX_CONF_OK;
+    }
+
+    if (ngx_strcmp(value[1].data, "full") == 0) {
+        tlcf->response = NGX_HTTP_TAPTALENT_FULL;
+        return NGX_CONF_OK;
+    }
+
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                       "invalid value \"%V\", write \"brief\" or \"full\"",
+                       &value[1]);
+    return NGX_CONF_ERROR;
+}
+
+
+/* what ngx_conf_set_access_slot() takes, with what to write instead */
+
+char *
+ngx_http_taptalent_webhook_spool_access(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf)
+{
+    u_char      *p;
+    ngx_str_t   *value;
+    ngx_uint_t   i;
+
+    value = cf->args->elts;
+
+    for (i = 1; i < cf->args->nelts; i++) {
+
+        if (ngx_http_taptalent_once(cf, i, ':') != NGX_OK) {
+            return NGX_CONF_ERROR;
+        }
+
+        p = value[i].data;
+
+        if (ngx_strncmp(p, "user:", 5) == 0) {
+            p += 5;
+
+        } else if (ngx_strncmp(p, "group:", 6) == 0) {
+            p += 6;
+
+        } else if (ngx_strncmp(p, "all:", 4) == 0) {
+            p += 4;
+        }
+
+        if (p == value[i].data
+            || (ngx_strcmp(p, "r") != 0 && ngx_strcmp(p, "rw") != 0))
+        {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "invalid value \"%V\", write \"user:\", "
+                               "\"group:\" or \"all:\" with \"r\" or \"rw\" "
+                               "after it, such as \"group:rw\"", &value[i]);
+            return NGX_CONF_ERROR;
+        }
+    }
+
+    return ngx_conf_set_access_slot(cf, cmd, conf);
 }

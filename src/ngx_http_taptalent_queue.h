@@ -42,6 +42,7 @@ typedef struct {
     ngx_http_taptalent_zone_t     *zone;        /* or NULL */
     ngx_http_taptalent_zone_spool_t  *stats;    /* or NULL */
     ngx_http_taptalent_queue_t    *q;           /* of a worker */
+    unsigned                       queued:1;    /* "queue" is set */
 } ngx_http_taptalent_forward_t;
 
 

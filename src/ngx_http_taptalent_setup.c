@@ -286,7 +286,8 @@ ngx_http_taptalent_add_zone(ngx_conf_t *cf,
         ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
                       "\"taptalent_webhook_status\" shows what the zone "
                       "counts, write a size instead of "
-                      "\"taptalent_webhook_zone off\"");
+                      "\"taptalent_webhook_zone off\" in %s:%ui",
+                      tmcf->zone_file, tmcf->zone_line);
         return NGX_ERROR;
     }
 
@@ -294,7 +295,8 @@ ngx_http_taptalent_add_zone(ngx_conf_t *cf,
         ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
                       "\"taptalent_webhook_dedup\" keeps what it knows in the "
                       "zone, write a size instead of "
-                      "\"taptalent_webhook_zone off\"");
+                      "\"taptalent_webhook_zone off\" in %s:%ui",
+                      tmcf->zone_file, tmcf->zone_line);
         return NGX_ERROR;
     }
 

@@ -96,8 +96,9 @@ ngx_http_taptalent_spool_make(ngx_http_taptalent_spool_t *spool,
         }
 
         ngx_log_error(NGX_LOG_EMERG, log, ngx_errno,
-                      ngx_create_dir_n " \"%V\" failed, make the directory "
-                      "above it first", &spool->path);
+                      ngx_create_dir_n " \"%V\" in %s:%ui failed, make the "
+                      "directory above it first", &spool->path,
+                      spool->dirs[0]->conf_file, spool->dirs[0]->line);
         return NGX_ERROR;
     }
 
@@ -163,9 +164,10 @@ ngx_http_taptalent_spool_check(ngx_http_taptalent_spool_t *spool,
 
     if (!S_ISDIR(fi.st_mode)) {
         ngx_log_error(NGX_LOG_EMERG, log, 0,
-                      "the spool \"%V\" is not a directory, write the path "
-                      "of a directory itself, not of a link to it",
-                      &spool->path);
+                      "the spool \"%V\" in %s:%ui is not a directory, write "
+                      "the path of a directory itself, not of a link to it",
+                      &spool->path, spool->dirs[0]->conf_file,
+                      spool->dirs[0]->line);
         return NGX_ERROR;
     }
 
@@ -173,9 +175,11 @@ ngx_http_taptalent_spool_check(ngx_http_taptalent_spool_t *spool,
         && (fi.st_uid != 0 || (fi.st_mode & (S_IWGRP|S_IWOTH))))
     {
         ngx_log_error(NGX_LOG_EMERG, log, 0,
-                      "the spool \"%V\" must be root's and writable by root "
-                      "alone, run \"chown root %V && chmod 755 %V\"",
-                      &spool->path, &spool->path, &spool->path);
+                      "the spool \"%V\" in %s:%ui must be root's and "
+                      "writable by root alone, run \"chown root %V && "
+                      "chmod 755 %V\"", &spool->path,
+                      spool->dirs[0]->conf_file, spool->dirs[0]->line,
+                      &spool->path, &spool->path);
         return NGX_ERROR;
     }
 

@@ -149,7 +149,18 @@ static ngx_uint_t
 ngx_http_taptalent_https(ngx_http_request_t *r,
     ngx_http_taptalent_loc_conf_t *tlcf)
 {
-    ngx_str_t  value;
+    ngx_str_t   value;
+    ngx_uint_t  i;
+
+    /* also what $scheme, X-Forwarded-Proto and X-Forwarded-Ssl may say */
+
+    static const ngx_str_t  plain[] = {
+        ngx_string(""),
+        ngx_string("0"),
+        ngx_string("off"),
+        ngx_string("http"),
+        ngx_null_string
+    };
 
     if (tlcf->https_value) {
 
@@ -157,7 +168,15 @@ ngx_http_taptalent_https(ngx_http_request_t *r,
             return 0;
         }
 
-        return value.len > 1 || (value.len == 1 && value.data[0] != '0');
+        for (i = 0; plain[i].data; i++) {
+            if (value.len == plain[i].len
+                && ngx_strncasecmp(value.data, plain[i].data, value.len) == 0)
+            {
+                return 0;
+            }
+        }
+
+        return 1;
     }
 
     if (!tlcf->https) {

@@ -43,6 +43,15 @@ ngx_http_taptalent_webhook_key(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         return NGX_CONF_OK;
     }
 
+    for (i = 1; i < cf->args->nelts; i++) {
+        if (ngx_strcmp(value[i].data, "off") == 0) {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "\"%V\" has keys and \"off\", write either of "
+                               "them", &value[0]);
+            return NGX_CONF_ERROR;
+        }
+    }
+
     tlcf->keys = ngx_array_create(cf->pool, 2, SHA256_DIGEST_LENGTH);
     if (tlcf->keys == NULL) {
         return NGX_CONF_ERROR;
@@ -150,6 +159,12 @@ ngx_http_taptalent_secret(ngx_conf_t *cf, ngx_str_t *value, u_char *buf,
                            "a \"$\" in it into a file, and here \"file:\" and "
                            "its path");
         return NGX_ERROR;
+    }
+
+    if (value->data[0] == '/') {
+        ngx_conf_log_error(NGX_LOG_WARN, cf, 0,
+                           "the key begins with \"/\", write \"file:\" before "
+                           "it if it is the path of a file that holds the key");
     }
 
     *secret = *value;

@@ -168,6 +168,7 @@ bad("company_id $_->[0]", $_->[1],
     for ['missing=accept', qr/compan/],
         ['a missing=maybe', qr/missing=(?:maybe|reject|accept)/],
         ['a missing=', qr/missing=/],
+        ['a missing=accept missing=reject', qr/"missing=" is there twice/],
         ['""', qr/empty|compan/],
         ['$no_such_variable', qr/unknown "no_such_variable" variable/];
 
@@ -198,6 +199,7 @@ good("events $_", on($company, $spool, "taptalent_webhook_events $_;"))
 bad("events $_->[0]", $_->[1],
     on($company, $spool, "taptalent_webhook_events $_->[0];"))
     for ['""', qr/empty|pattern/], ['"a b"', qr/"a b"/], ['a/b', qr{"a/b"}],
+        ['off', qr/"off", write the name/], ['a off', qr/"off", write/],
         ['resume.[ab]', qr/resume\.\[ab\]/];
 
 
@@ -217,9 +219,14 @@ good('spool with a slash at the end',
 
 bad("spool $_->[0]", $_->[1],
     on($company, "taptalent_webhook_spool $_->[0];"))
-    for ['spool', qr/"spool".*absolute/],
-        ['./spool', qr{"\./spool".*absolute}],
-        ['""', qr/absolute|empty/],
+    for ['spool', qr/"spool".*from the root/],
+        ['./spool', qr{"\./spool".*from the root}],
+        ['off', qr/"off".*from the root/],
+        ['""', qr/"".*from the root/],
+        ['/', qr{"/".*write that of a directory}],
+        ['//', qr{"//".*write that of a directory}],
+        ["$at buffer=1g", qr/"buffer=1g".*"buffer=size" in k or m/],
+        ["$at sync=on buffer=1m sync=on", qr/"sync=" is there twice/],
         ["$at min_fre=1m", qr/min_fre=1m/],
         ["$at min_free", qr/min_free/],
         ["$at min_free=x", qr/min_free=x/],
@@ -281,7 +288,10 @@ good("spool_access $_",
 bad("spool_access $_->[0]", $_->[1],
     on($company, $spool, "taptalent_webhook_spool_access $_->[0];"))
     for ['rw', qr/"rw"/], ['group:x', qr/group:x/], ['group', qr/"group"/],
-        ['other:rw', qr/other:rw/], ['0660', qr/0660/];
+        ['other:rw', qr/other:rw/], ['0660', qr/0660/],
+        ['group:w', qr/"group:w", write .* such as "group:rw"/],
+        ['group:rwx', qr/"group:rwx"/], ['group:', qr/"group:"/],
+        ['group:r all:r group:rw', qr/"group:" is there twice/];
 
 
 # Another directive that takes the location's requests.
@@ -297,10 +307,6 @@ for my $mode ('on', 'receiver') {
 
 # taptalent_webhook_ack_timeout, taptalent_webhook_response
 
-bad('ack_timeout 0', qr/stored in time.*such as "4s"/,
-    on($company, $spool, 'taptalent_webhook_ack_timeout 0;'));
-
-
 good("ack_timeout $_",
      on($company, $spool, "taptalent_webhook_ack_timeout $_;"))
     for '1s', '500ms', '4', '4999ms';
@@ -309,16 +315,14 @@ warned("ack_timeout $_", qr/sender waits for 5 seconds only.*such as "4s"/,
        on($company, $spool, "taptalent_webhook_ack_timeout $_;"))
     for '5s', '1m';
 
-bad("ack_timeout $_", qr/taptalent_webhook_ack_timeout.*\Q$_\E|
-                         \Q$_\E.*taptalent_webhook_ack_timeout|
-                         invalid\ value/x,
+bad("ack_timeout $_", qr/invalid time "\Q$_\E", write one.*such as "4s"/,
     on($company, $spool, "taptalent_webhook_ack_timeout $_;"))
-    for 'soon', '1x', '-1s';
+    for '0', 'off', 'soon', '1x', '-1s';
 
 good("response $_", on($company, $spool, "taptalent_webhook_response $_;"))
     for 'brief', 'full';
 
-bad("response $_", qr/"\Q$_\E"/,
+bad("response $_", qr/"\Q$_\E", write "brief" or "full"/,
     on($company, $spool, "taptalent_webhook_response $_;"))
     for 'long', 'on';
 
@@ -360,7 +364,7 @@ sub bad_secret {
 # taptalent_webhook_key
 
 good("key $_", on($company, $spool, "taptalent_webhook_key $_;"))
-    for 's3cr3t', 's3cr3t other', '"two words"', 'off', 'off off2', 'file',
+    for 's3cr3t', 's3cr3t other', '"two words"', 'off', 'off2', 'file',
         'file:%%PREFIX%%/good.key', 'file:good.key', 'file:good.key other',
         'file:link.key', 'file:largest.key', "'a\"b\\c'", 'key=x', 'file.key';
 
@@ -376,10 +380,16 @@ for ('s3cr3t s3cr3t', 's3cr3t other file:same.key',
     told("key $_");
 }
 
+warned('key /s3cr3t', qr/key begins with "\/", write "file:" before it/,
+       on($company, $spool, 'taptalent_webhook_key /s3cr3t;'));
+told('key /s3cr3t');
+
 bad_secret("key $_->[0]", $_->[1], "taptalent_webhook_key $_->[0];")
     for ['""', qr/no key, write the key itself, or "file:"/],
         ['s3cr3t ""', qr/no key, write the key itself, or "file:"/],
         ['on', qr/no key, write the key itself/],
+        ['off s3cr3t', qr/keys and "off", write either/],
+        ['s3cr3t off', qr/keys and "off", write either/],
         ['$http_s3cr3t', qr/may not hold variables.* into a file/],
         ['s3cr3t$', qr/may not hold variables.* into a file/],
         ['"s3cr3t\nx"', qr/key 1 .*line break.* write one key on one line/],

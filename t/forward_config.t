@@ -69,8 +69,8 @@ my $f = "$forward /application;";
 
 for my $case (
     ['both', a => "$spool $f"],
-    ['as many as there may be', a => "$spool $forward /a concurrency=511;"],
-    ['all of it', a => "$spool $forward /application concurrency=100 queue=10;
+    ['as many as there may be', a => "$spool $forward /x concurrency=511;"],
+    ['all of it', a => "$spool $forward /application concurrency=100;
                         $retry initial=500ms max=1h max_age=7d
                                permanent=400,404,599;"],
     ['no permanent status', a => "$spool $f $retry permanent=;"],
@@ -93,7 +93,7 @@ for my $case (
      b => "$spool $f $retry max=1h;"],
     ['the same, once by default', a => "$spool $f",
      b => "$spool $forward /application concurrency=16; $retry initial=1s;"],
-    ['two spools', a => "$spool $f", b => "$second $forward /b concurrency=1;
+    ['two spools', a => "$spool $f", b => "$second $forward /y concurrency=1;
                                            $retry max=1h;"],
     ['neither of two forwards', a => $spool, b => $spool],
 ) {
@@ -120,10 +120,10 @@ for my $case (
 
 
 for my $case (
-    ['one', a => "$spool $forward /a concurrency=512;"],
-    ['one from memory', a => "$forward /a concurrency=512;"],
-    ['two spools', a => "$spool $forward /a concurrency=256;",
-     b => "$second $forward /b concurrency=256;"],
+    ['one', a => "$spool $forward /x concurrency=512;"],
+    ['one from memory', a => "$forward /x concurrency=512;"],
+    ['two spools', a => "$spool $forward /x concurrency=256;",
+     b => "$second $forward /y concurrency=256;"],
 ) {
     my ($name, %at) = @$case;
     my ($status, $output) = config(%at);
@@ -131,6 +131,15 @@ for my $case (
     is($status, 0, "connections: $name") or diag($output);
     is(scalar(my @w = $output =~ /\[warn\].*need 512 .*connections" is 512:/g),
        1, "connections: $name: warned once") or diag($output);
+}
+
+
+{
+    my ($status, $output) = config(a => "$spool $forward /x queue=10;");
+
+    is($status, 0, 'queue with a spool') or diag($output);
+    is(scalar(my @w = $output =~ /\[warn\].*"queue".*no effect.*a spool/g), 1,
+       'queue with a spool: warned once') or diag($output);
 }
 
 
@@ -150,6 +159,18 @@ for my $case (
     ['an empty one', $uri, a => "$spool $forward '';"],
     ['a relative one', $uri, a => "$spool $forward application;"],
     ['a url', $uri, a => "$spool $forward http://127.0.0.1/;"],
+    ['a path upwards', $uri, a => "$spool $forward /x/../a;"],
+    ['its own location', qr/leads back to .* write the path of another one/,
+     a => "$spool $forward /a;"],
+    ['its own location, without a spool', qr/leads back/, a => "$forward /a;"],
+    ['its own location, from the server', qr/leads back/,
+     server => "$spool $forward /a;"],
+    (map { ["$_->[1] twice", qr/"$_->[0]=" is there twice, write it once/,
+            a => "$spool $forward /x $_->[1];"] }
+         ['confirm', 'confirm=a confirm=b'],
+         ['concurrency', 'concurrency=1 confirm=a concurrency=1']),
+    ['retry, max twice', qr/"max=" is there twice/,
+     a => "$spool $f $retry max=1h max_age=1d max=1h;"],
     ['a named location', $uri, a => "$spool $forward \@application;"],
     ['an unknown variable', qr/unknown "nothing" variable/,
      a => "$spool $forward \$nothing;"],
@@ -171,7 +192,7 @@ for my $case (
             permanent=400;410 permanent 5 Max=1s)),
     ['max below initial', qr/"max" of "$retry" must not be less than "initial"/,
      a => "$spool $f $retry initial=2s max=1s;"],
-    ['max below the default', qr/"max" of "$retry" must not be less/,
+    ['max below the default', qr/"$retry" must .* are 500ms and 1000ms, write/,
      a => "$spool $f $retry max=500ms;"],
     ['retry twice', qr/"$retry" directive is duplicate/,
      a => "$spool $f $retry max=1h; $retry max=1h;"],
@@ -180,13 +201,13 @@ for my $case (
     ['the other way round', $differs, a => $spool, b => "$spool $f"],
     ['one spool, two uris', $differs, a => "$spool $f",
      b => "$spool $forward /other;"],
-    ['one spool, two texts', $differs, a => "$spool $forward /a confirm=yes;",
-     b => "$spool $forward /a confirm=yea;"],
-    ['one spool, one text', $differs, a => "$spool $forward /a confirm=yes;",
-     b => "$spool $forward /a;"],
+    ['one spool, two texts', $differs, a => "$spool $forward /x confirm=yes;",
+     b => "$spool $forward /x confirm=yea;"],
+    ['one spool, one text', $differs, a => "$spool $forward /x confirm=yes;",
+     b => "$spool $forward /x;"],
     ['one spool, one text more', $differs,
-     a => "$spool $forward /a confirm=yes;",
-     b => "$spool $forward /a confirm=yes,;"],
+     a => "$spool $forward /x confirm=yes;",
+     b => "$spool $forward /x confirm=yes,;"],
     ['one spool, two numbers', $differs, a => "$spool $f",
      b => "$spool $forward /application concurrency=1;"],
     (map { ["one spool, another $_", $differs, a => "$spool $f",

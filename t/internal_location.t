@@ -30,7 +30,7 @@ END {
     }
 }
 
-my @names = qw(paced refused large slow fast diverted kept page unasked);
+my @names = qw(paced refused large slow fast diverted kept page unasked looped chained);
 
 my $conf = <<'CONF';
 %%GLOBALS%%
@@ -88,11 +88,24 @@ INGEST
                 proxy_pass http://127.0.0.1:%%PORT_2%%;
             }
 
+            location = /to/looped {
+                rewrite ^ /looped last;
+            }
+
+            location = /to/chained {
+                rewrite ^ /stored last;
+            }
+
             location = /to/page {
                 proxy_intercept_errors on;
                 error_page 422 502 =200 /ok;
                 proxy_pass http://127.0.0.1:%%PORT_2%%;
             }
+        }
+
+        location = /stored {
+            taptalent_webhook on;
+            taptalent_webhook_spool %%PREFIX%%/spool-stored;
         }
 
         location = /client {
@@ -176,6 +189,17 @@ unlike($t->read_file('application.log'), qr{/copy},
 $t->post('/client', event());
 ok($t->wait_for(sub { $t->read_file('application.log') =~ m{/copy} }, 10,
                 'the copy'), 'as it does for a client');
+
+# into another spool, but not into one that is forwarded, as its own is
+
+post('chained', event());
+ok($t->wait_for(sub { files('stored', 'new') && !files('chained', 'new') }, 10,
+                'the other spool'), 'chained: in the other spool');
+
+post('looped', event());
+ok($t->wait_for(sub { $t->grep_log(qr/leads to a location that has one/) > 1 },
+                10, 'two attempts'), 'looped: the error log tells');
+is(files('looped', 'new'), 1, 'looped: the event waits, alone');
 
 # nginx's own statuses are in the log of deliveries
 

@@ -143,8 +143,8 @@ done_testing();
 
 sub configurations {
     for my $case (
-        ['taptalent_webhook_quarantine q;', qr/is not absolute, write/],
-        ['taptalent_webhook_quarantine /q$host;', qr/is not absolute, write/],
+        ['taptalent_webhook_quarantine q;', qr/invalid path .*, write/],
+        ['taptalent_webhook_quarantine /q$host;', qr/invalid path .*, write/],
         ['taptalent_webhook_quarantine %%PREFIX%%/q size=1m;',
          qr/invalid parameter "size=1m", write "max_size=size"/],
         ['taptalent_webhook_quarantine %%PREFIX%%/q max_size=0;',
