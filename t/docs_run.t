@@ -240,7 +240,6 @@ sub security {
     $block =~ s/rate=500r/rate=20r/ or fail('rate');
     $block =~ s/burst=1000 /burst=500 / or fail('burst');
 
-    my ($burst) = $block =~ /burst=(\d+)/;
     my ($conns) = $block =~ /limit_conn +\w+ (\d+);/;
     my ($size) = $block =~ /client_max_body_size +(\d+)k;/;
     my ($free) = $block =~ /(min_free=\w+)/;
@@ -314,7 +313,9 @@ sub security {
     my %status;
     my $k = $t->connect(@to);
 
-    for (1 .. 3 * $burst) {
+    for (1 .. 900) {
+        last if ($status{429} // 0) == 20;
+
         $k->send($t->message($path, event(), @host, keepalive => 1));
         $status{ $k->answer()->{status} }++;
     }
