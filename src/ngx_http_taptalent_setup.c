@@ -7,6 +7,10 @@
 #include <ngx_config.h>
 #include <ngx_core.h>
 #include <ngx_http.h>
+#if (NGX_LINUX)
+#include <sys/vfs.h>
+#include <linux/magic.h>
+#endif
 #include "ngx_http_taptalent.h"
 #include "ngx_http_taptalent_census.h"
 
@@ -25,6 +29,7 @@ static char *ngx_http_taptalent_add_dirs(ngx_conf_t *cf,
 static void ngx_http_taptalent_close(void *data);
 static ngx_uint_t ngx_http_taptalent_same_forward(
     ngx_http_taptalent_forward_t *one, ngx_http_taptalent_forward_t *two);
+static ngx_uint_t ngx_http_taptalent_in_memory(ngx_str_t *path);
 static ngx_int_t ngx_http_taptalent_init_zone(ngx_shm_zone_t *shm_zone,
     void *data);
 static ngx_int_t ngx_http_taptalent_init_census(ngx_cycle_t *cycle,
@@ -469,12 +474,13 @@ ngx_http_taptalent_init_zone(ngx_shm_zone_t *shm_zone, void *data)
 }
 
 
-/* each delivery takes a connection of the worker, and any other request does */
+/* what can be told only when the directories are there, and all is read */
 
 ngx_int_t
 ngx_http_taptalent_init_module(ngx_cycle_t *cycle)
 {
     ngx_uint_t                         i, n;
+    ngx_http_taptalent_commit_t       *c;
     ngx_http_taptalent_forward_t     **fp;
     ngx_http_taptalent_main_conf_t    *tmcf;
     ngx_http_taptalent_spool_conf_t  **scp;
@@ -490,10 +496,29 @@ ngx_http_taptalent_init_module(ngx_cycle_t *cycle)
     scp = tmcf->spools.elts;
 
     for (i = 0; i < tmcf->spools.nelts; i++) {
-        if (scp[i]->commit.used && scp[i]->forward) {
+
+        c = &scp[i]->commit;
+
+        if (!c->used) {
+            continue;
+        }
+
+        if (c->max_size == 0 && c->spool.sync
+            && ngx_http_taptalent_in_memory(&c->spool.path))
+        {
+            ngx_log_error(NGX_LOG_WARN, cycle->log, 0,
+                          "the spool \"%V\" in %s:%ui is on a filesystem in "
+                          "memory, a power failure loses acknowledged events, "
+                          "write the path of a directory on a disk",
+                          &c->spool.path, c->file, c->line);
+        }
+
+        if (scp[i]->forward) {
             n += scp[i]->forward->concurrency;
         }
     }
+
+    /* each delivery takes a connection, and so does any other request */
 
     fp = tmcf->forwards.elts;
 
@@ -510,6 +535,27 @@ ngx_http_taptalent_init_module(ngx_cycle_t *cycle)
     }
 
     return NGX_OK;
+}
+
+
+static ngx_uint_t
+ngx_http_taptalent_in_memory(ngx_str_t *path)
+{
+#if (NGX_LINUX)
+
+    struct statfs  fs;
+
+    if (statfs((char *) path->data, &fs) == -1) {
+        return 0;
+    }
+
+    return fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC;
+
+#else
+
+    return 0;
+
+#endif
 }
 
 

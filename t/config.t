@@ -214,6 +214,22 @@ good("spool $_", on($company, "taptalent_webhook_spool $at $_;"))
 warned('spool sync=off', qr/sync=off/,
        on($company, "taptalent_webhook_spool $at sync=off;"));
 
+SKIP: {
+    my $memory = qx{stat -f -c %T /dev/shm 2>/dev/null} =~ /^(?:tmp|ram)fs$/
+                 ? "/dev/shm/taptalent-$$" : undef;
+
+    skip '/dev/shm is no tmpfs', 5 if !$memory;
+
+    warned('a spool in memory', qr/"$memory" in \S+:\d+ .* in memory.* a disk/,
+           on($company, "taptalent_webhook_spool $memory;"));
+    warned('a spool in memory, sync=off', qr/sync=off/,
+           on($company, "taptalent_webhook_spool $memory sync=off;"));
+    good('a quarantine in memory',
+         on($company, $spool, "taptalent_webhook_quarantine $memory;"));
+
+    system('rm', '-r', $memory);
+}
+
 good('spool with a slash at the end',
      on($company, "taptalent_webhook_spool $at/;"));
 
