@@ -358,14 +358,20 @@ sub log_lines {
     $shown{"$1 $2"} = 0
         while $part =~ /^\| (\w+) \| `(.+?)` \| .* \|$/mg;
 
-    for my $file (qw(respond commit census schedule work queue)) {
-        my $source
-            = $t->read_file("$top/src/ngx_http_taptalent_$file.c");
+    for my $file (map({ "src/ngx_http_taptalent_$_" }
+                      qw(respond commit census schedule work queue)),
+                  'ngx_http_taptalent_webhook_module')
+    {
+        my $source = $t->read_file("$top/$file.c")
+                     =~ s/\bngx_\w+_n\s+"/"%s/gr;
 
         while ($source =~ /ngx_log_error\(([\w>-]+), [^"]*?
                            ((?:"(?:[^"\\]|\\.)*"\s*)+)/xg)
         {
             my ($level, $text) = ($1, $2);
+
+            # what nginx -t says
+            next if $file !~ /^src/ && $level =~ /EMERG|WARN/;
 
             $text =~ s/"\s+"//g;
             $text =~ s/^"|"\s*$//g;
@@ -374,7 +380,7 @@ sub log_lines {
             # %V and such stand for anything
 
             my $re = join '.+', map { quotemeta }
-                     split /%(?:[a-zA-Z]i|uL|\*s|[a-zA-Z])/, $text, -1;
+                     split /%(?:[a-zA-Z]i|u[Lz]|\*s|[a-zA-Z])/, $text, -1;
             my %level = (NGX_LOG_ERR => 'error', NGX_LOG_CRIT => 'crit',
                          NGX_LOG_WARN => 'warn', NGX_LOG_NOTICE => 'notice',
                          NGX_LOG_INFO => 'info');
