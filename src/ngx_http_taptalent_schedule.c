@@ -21,6 +21,7 @@
 
 
 #define NGX_HTTP_TAPTALENT_STREAK    3        /* failures that mean down */
+#define NGX_HTTP_TAPTALENT_DUE       1000     /* ms, until something probes */
 
 
 static ngx_http_taptalent_dest_t *ngx_http_taptalent_dest(
@@ -470,7 +471,18 @@ ngx_http_taptalent_dest_timer(ngx_event_t *ev)
                ((char *) ev->data - offsetof(ngx_http_taptalent_dest_t, ident));
     q = dest->owner;
 
+    if (dest->probing) {
+        return;
+    }
+
     dest->due = 1;
+
+    /*
+     * The event may go elsewhere by now, or there is none, and one that is in
+     * flight yet comes to wait: until one probes.
+     */
+
+    ngx_add_timer(ev, NGX_HTTP_TAPTALENT_DUE);
 
     if (!ngx_queue_empty(&dest->waiting)) {
         p = ngx_queue_head(&dest->waiting);
