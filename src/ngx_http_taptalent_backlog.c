@@ -490,7 +490,9 @@ ngx_http_taptalent_backlog_records(ngx_http_taptalent_spool_t *spool,
 
     if (fd == NGX_INVALID_FILE) {
 
-        if (ngx_errno == NGX_ENOENT
+        /* of a name that leaves no room for it there is none */
+
+        if (ngx_errno == NGX_ENOENT || ngx_errno == NGX_ENAMETOOLONG
             || ngx_http_taptalent_backlog_foreign(ngx_errno))
         {
             return NGX_DECLINED;

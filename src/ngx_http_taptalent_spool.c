@@ -57,6 +57,8 @@ static void ngx_http_taptalent_spool_recover(
     ngx_http_taptalent_spool_t *spool, ngx_log_t *log);
 static ngx_fd_t ngx_http_taptalent_spool_dead(
     ngx_http_taptalent_spool_t *spool, u_char *start);
+static ngx_fd_t ngx_http_taptalent_spool_lock_recovery(
+    ngx_http_taptalent_spool_t *spool);
 static u_char *ngx_http_taptalent_spool_start(u_char *name);
 
 static void ngx_http_taptalent_spool_name(ngx_http_taptalent_spool_t *spool,
@@ -231,29 +233,41 @@ ngx_int_t
 ngx_http_taptalent_spool_open(ngx_http_taptalent_spool_t *spool,
     ngx_log_t *log, ngx_http_taptalent_spool_error_t *error)
 {
-    ngx_uint_t  i;
+    ngx_int_t  rc;
 
     if (spool->opened) {
         return NGX_OK;
     }
 
-    for (i = 0; i < NGX_HTTP_TAPTALENT_DIRS; i++) {
-        spool->fd[i] = NGX_INVALID_FILE;
-    }
-
-    if (ngx_http_taptalent_spool_open_dirs(spool, error) != NGX_OK
-        || ngx_http_taptalent_spool_lock(spool, error) != NGX_OK)
+    if (!spool->entered
+        && ngx_http_taptalent_spool_open_dirs(spool, error) != NGX_OK)
     {
         ngx_http_taptalent_spool_close_dirs(spool);
         return NGX_ERROR;
     }
 
-    spool->opened = 1;
-    spool->sequence = 0;
+    rc = ngx_http_taptalent_spool_lock(spool, error);
 
-    ngx_http_taptalent_spool_recover(spool, log);
+    if (rc != NGX_OK && error->err != NGX_ENOSPC && error->err != EDQUOT) {
 
-    return NGX_OK;
+        /* by their names again, when it is tried again */
+
+        ngx_http_taptalent_spool_close_dirs(spool);
+        return NGX_ERROR;
+    }
+
+    if (rc == NGX_OK) {
+        spool->opened = 1;
+        spool->sequence = 0;
+    }
+
+    if (rc == NGX_OK || !spool->entered) {
+        ngx_http_taptalent_spool_recover(spool, log);
+    }
+
+    spool->entered = 1;
+
+    return rc;
 }
 
 
@@ -264,6 +278,10 @@ ngx_http_taptalent_spool_open_dirs(ngx_http_taptalent_spool_t *spool,
     char        *name;
     ngx_fd_t     fd;
     ngx_uint_t   i;
+
+    for (i = 0; i < NGX_HTTP_TAPTALENT_DIRS; i++) {
+        spool->fd[i] = NGX_INVALID_FILE;
+    }
 
     /* the master has just made the directories in it, perhaps */
 
@@ -316,6 +334,8 @@ ngx_http_taptalent_spool_close_dirs(ngx_http_taptalent_spool_t *spool)
             spool->fd[i] = NGX_INVALID_FILE;
         }
     }
+
+    spool->entered = 0;
 }
 
 
@@ -362,6 +382,7 @@ ngx_http_taptalent_spool_lock(ngx_http_taptalent_spool_t *spool,
     u_char           name[NGX_HTTP_TAPTALENT_START_LEN + sizeof(".lock")];
     u_char           random[NGX_HTTP_TAPTALENT_START_LEN / 2];
     ngx_fd_t         fd;
+    ngx_err_t        err;
     ngx_uint_t       i;
     ngx_file_info_t  fi;
 
@@ -389,16 +410,30 @@ ngx_http_taptalent_spool_lock(ngx_http_taptalent_spool_t *spool,
                                                    NGX_HTTP_TAPTALENT_TMP);
         }
 
-        if (flock(fd, LOCK_EX|LOCK_NB) == 0
-            && ngx_fd_info(fd, &fi) != NGX_FILE_ERROR
-            && fi.st_nlink == 1)
+        err = 0;
+
+        if (flock(fd, LOCK_EX|LOCK_NB) == -1
+            || ngx_fd_info(fd, &fi) == NGX_FILE_ERROR)
         {
+            err = ngx_errno;
+
+        } else if (fi.st_nlink == 1) {
             spool->lock = fd;
             return NGX_OK;
         }
 
-        (void) ngx_http_taptalent_spool_failed(error, ngx_errno, "flock()",
+        (void) ngx_http_taptalent_spool_failed(error, err, "flock()",
                                                NGX_HTTP_TAPTALENT_TMP);
+
+        /* one that somebody else has, or has unlinked, is left to that one */
+
+        if (err && err != EWOULDBLOCK) {
+            (void) unlinkat(spool->fd[NGX_HTTP_TAPTALENT_TMP], (char *) name,
+                            0);
+            (void) ngx_close_file(fd);
+            return NGX_ERROR;
+        }
+
         (void) ngx_close_file(fd);
     }
 
@@ -418,7 +453,7 @@ ngx_http_taptalent_spool_recover(ngx_http_taptalent_spool_t *spool,
 {
     DIR            *dir;
     u_char         *name, *start;
-    ngx_fd_t        fd;
+    ngx_fd_t        fd, lock;
     ngx_uint_t      removed;
     struct dirent  *de;
 
@@ -438,9 +473,7 @@ ngx_http_taptalent_spool_recover(ngx_http_taptalent_spool_t *spool,
         return;
     }
 
-    /* one worker at a time, or each takes a lock that the other tries */
-
-    (void) flock(fd, LOCK_EX);
+    lock = ngx_http_taptalent_spool_lock_recovery(spool);
 
     removed = 0;
 
@@ -473,11 +506,54 @@ ngx_http_taptalent_spool_recover(ngx_http_taptalent_spool_t *spool,
 
     (void) closedir(dir);
 
+    if (lock != NGX_INVALID_FILE) {
+        (void) unlinkat(spool->fd[NGX_HTTP_TAPTALENT_TMP], "recover.lock", 0);
+        (void) ngx_close_file(lock);
+    }
+
     if (removed) {
         ngx_log_error(NGX_LOG_NOTICE, log, 0,
                       "removed %ui unfinished files of dead workers "
                       "from \"%V/tmp\"", removed, &spool->path);
     }
+}
+
+
+/*
+ * One worker at a time, or each takes a lock that the other tries.  Not a lock
+ * of the directory, which anybody can have who may read it.  Without a file for
+ * it, on a full disk, there is none.
+ */
+
+static ngx_fd_t
+ngx_http_taptalent_spool_lock_recovery(ngx_http_taptalent_spool_t *spool)
+{
+    ngx_fd_t         fd;
+    ngx_uint_t       i;
+    ngx_file_info_t  fi;
+
+    for (i = 0; i < NGX_HTTP_TAPTALENT_TRIES; i++) {
+
+        fd = openat(spool->fd[NGX_HTTP_TAPTALENT_TMP], "recover.lock",
+                    O_RDWR|O_CREAT|O_NOFOLLOW|O_NONBLOCK|O_CLOEXEC, 0600);
+
+        if (fd == NGX_INVALID_FILE) {
+            break;
+        }
+
+        /* the one who had it has unlinked it, perhaps */
+
+        if (flock(fd, LOCK_EX) == 0
+            && ngx_fd_info(fd, &fi) != NGX_FILE_ERROR
+            && fi.st_nlink == 1)
+        {
+            return fd;
+        }
+
+        (void) ngx_close_file(fd);
+    }
+
+    return NGX_INVALID_FILE;
 }
 
 
@@ -559,15 +635,17 @@ ngx_http_taptalent_spool_close(ngx_http_taptalent_spool_t *spool)
 {
     u_char  name[NGX_HTTP_TAPTALENT_START_LEN + sizeof(".lock")];
 
-    if (!spool->opened) {
+    if (!spool->entered) {
         return;
     }
 
-    ngx_sprintf(name, "%s.lock%Z", spool->start);
+    if (spool->opened) {
+        ngx_sprintf(name, "%s.lock%Z", spool->start);
 
-    (void) unlinkat(spool->fd[NGX_HTTP_TAPTALENT_TMP], (char *) name, 0);
+        (void) unlinkat(spool->fd[NGX_HTTP_TAPTALENT_TMP], (char *) name, 0);
 
-    (void) ngx_close_file(spool->lock);
+        (void) ngx_close_file(spool->lock);
+    }
 
     ngx_http_taptalent_spool_close_dirs(spool);
 
@@ -633,6 +711,13 @@ ngx_http_taptalent_spool_bury(ngx_http_taptalent_spool_t *spool,
     u_char      to[NAME_MAX + 1];
     uint32_t    crc;
     ngx_uint_t  n;
+
+    /* without our lock, a start that recovers would take it for left over */
+
+    if (!spool->opened) {
+        return ngx_http_taptalent_spool_failed(error, ENOLCK, "flock()",
+                                               NGX_HTTP_TAPTALENT_TMP);
+    }
 
     crc = ngx_http_taptalent_spool_crc32(group->data, group->len);
 
@@ -867,6 +952,17 @@ ngx_http_taptalent_spool_rename(ngx_http_taptalent_spool_t *spool,
     /* a second name in tmp/ does no harm, recovery will remove it */
 
     (void) unlinkat(old, (char *) from, 0);
+
+    /*
+     * Who watches the directory looks at a file that is closed there: a link
+     * alone is what a file that is still being written may be as well.
+     */
+
+    fd = openat(fd, (char *) to, O_WRONLY|O_NOFOLLOW|O_NONBLOCK|O_CLOEXEC);
+
+    if (fd != NGX_INVALID_FILE) {
+        (void) ngx_close_file(fd);
+    }
 
     return NGX_OK;
 }

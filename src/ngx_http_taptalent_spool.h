@@ -51,6 +51,7 @@ typedef struct {
 
     /* of this start of a worker, set by ngx_http_taptalent_spool_open() */
 
+    unsigned          entered:1;   /* the directories, if not the lock */
     unsigned          opened:1;
     ngx_fd_t          fd[NGX_HTTP_TAPTALENT_DIRS];
     ngx_fd_t          lock;        /* of a file in tmp/, while we live */
@@ -88,7 +89,8 @@ ngx_int_t ngx_http_taptalent_spool_prepare(ngx_http_taptalent_spool_t *spool,
  * For a worker, after the fork: opens tmp/ and new/, takes the lock of this
  * start, and removes from tmp/ what starts have left behind that are dead.
  * A second call after NGX_OK does nothing.  NGX_ERROR with *error set leaves
- * nothing open.
+ * nothing open, but "entered" if only a full disk has refused the lock: then
+ * there may be reading and removing, and a second call takes the lock.
  */
 ngx_int_t ngx_http_taptalent_spool_open(ngx_http_taptalent_spool_t *spool,
     ngx_log_t *log, ngx_http_taptalent_spool_error_t *error);

@@ -209,21 +209,22 @@ my $dead = '00112233445566bb';
 
 put("$dead.lock");
 put(name($dead, 1));
+put('recover.lock');
 
 pipe my $ready, my $taken or die "pipe: $!";
 
 my $other = fork() // die "fork: $!";
 
 if ($other == 0) {
-    open my $dir, '<', $tmp or POSIX::_exit(1);
+    open my $lock, '+<', "$tmp/recover.lock" or POSIX::_exit(1);
     open my $file, '+<', "$tmp/$dead.lock" or POSIX::_exit(1);
 
-    flock $_, LOCK_EX or POSIX::_exit(1) for $dir, $file;
+    flock $_, LOCK_EX or POSIX::_exit(1) for $lock, $file;
     syswrite $taken, '.';
 
-    # until somebody waits for the one of the directory
+    # until somebody waits for the one that is of recovery
 
-    my $inode = (stat $dir)[1];
+    my $inode = (stat $lock)[1];
     my $waits = $t->wait_for(sub {
         Test::Edge::slurp('/proc/locks') =~ /-> FLOCK .*:$inode /
     }, 5);
