@@ -90,9 +90,7 @@ ngx_http_taptalent_commit_init(ngx_http_taptalent_commit_t *c, ngx_log_t *log)
 
     ngx_http_taptalent_zone_tell(c->stats, NGX_HTTP_TAPTALENT_WORKS);
 
-    if (ngx_http_taptalent_spool_open(&c->spool, log, &c->error) != NGX_OK) {
-        ngx_http_taptalent_commit_failed(c);
-    }
+    (void) ngx_http_taptalent_commit_open(c);
 }
 
 
@@ -140,12 +138,7 @@ ngx_http_taptalent_commit_ready(ngx_http_taptalent_commit_t *c, size_t len,
 
         c->probe = ngx_current_msec + NGX_HTTP_TAPTALENT_PROBE;
 
-        if (ngx_http_taptalent_spool_open(&c->spool, ngx_cycle->log,
-                                          &c->error)
-            != NGX_OK)
-        {
-            ngx_http_taptalent_commit_failed(c);
-
+        if (ngx_http_taptalent_commit_open(c) != NGX_OK) {
             *why = "the spool cannot be opened";
             return NGX_DECLINED;
         }
@@ -171,6 +164,25 @@ ngx_http_taptalent_commit_ready(ngx_http_taptalent_commit_t *c, size_t len,
     }
 
     return ngx_http_taptalent_commit_room(c, len, why);
+}
+
+
+ngx_int_t
+ngx_http_taptalent_commit_open(ngx_http_taptalent_commit_t *c)
+{
+    if (c->spool.opened) {
+        return NGX_OK;
+    }
+
+    if (ngx_http_taptalent_spool_open(&c->spool, ngx_cycle->log, &c->error)
+        == NGX_OK)
+    {
+        return NGX_OK;
+    }
+
+    ngx_http_taptalent_commit_failed(c);
+
+    return NGX_ERROR;
 }
 
 

@@ -119,6 +119,12 @@ void ngx_http_taptalent_commit_init(ngx_http_taptalent_commit_t *c,
 /* when no commit runs any more; does nothing without ..._commit_init() */
 void ngx_http_taptalent_commit_close(ngx_http_taptalent_commit_t *c);
 
+/*
+ * Opens the spool, which may have failed before.  NGX_ERROR if it fails, which
+ * has been counted and logged.
+ */
+ngx_int_t ngx_http_taptalent_commit_open(ngx_http_taptalent_commit_t *c);
+
 /* whether so much free space is too little, and events are refused */
 ngx_uint_t ngx_http_taptalent_commit_low(ngx_http_taptalent_commit_t *c,
     off_t bytes, uint64_t inodes);

@@ -35,12 +35,14 @@
 
 #define NGX_HTTP_TAPTALENT_POLL      500      /* ms, for the lock */
 #define NGX_HTTP_TAPTALENT_HOLD      200      /* ms, for the shutdown */
-#define NGX_HTTP_TAPTALENT_SHARE     125      /* us of a ms, to start some */
+#define NGX_HTTP_TAPTALENT_SHARE     8        /* of a tick, to start some */
 #define NGX_HTTP_TAPTALENT_RESCAN    60000    /* ms, with inotify */
 #define NGX_HTTP_TAPTALENT_SCANNING  1000     /* ms, without */
 
 
 static void ngx_http_taptalent_queue_poll(ngx_event_t *ev);
+static ngx_uint_t ngx_http_taptalent_queue_entered(
+    ngx_http_taptalent_queue_t *q);
 static void ngx_http_taptalent_queue_take(ngx_http_taptalent_queue_t *q);
 static void ngx_http_taptalent_queue_watch(ngx_http_taptalent_queue_t *q);
 static void ngx_http_taptalent_queue_notified(ngx_event_t *ev);
@@ -58,6 +60,7 @@ ngx_int_t
 ngx_http_taptalent_queue_init(ngx_http_taptalent_commit_t *commit,
     ngx_http_taptalent_forward_t *forward, ngx_cycle_t *cycle)
 {
+    ngx_core_conf_t             *ccf;
     ngx_http_taptalent_queue_t  *q;
 
     q = ngx_pcalloc(cycle->pool, sizeof(ngx_http_taptalent_queue_t));
@@ -73,6 +76,11 @@ ngx_http_taptalent_queue_init(ngx_http_taptalent_commit_t *commit,
     q->log = cycle->log;
     q->again = ngx_current_msec;
     q->lock = NGX_INVALID_FILE;
+
+    /* what a timer of a millisecond takes */
+
+    ccf = (ngx_core_conf_t *) ngx_get_conf(cycle->conf_ctx, ngx_core_module);
+    q->tick = (uint64_t) ngx_max(ccf->timer_resolution, 1) * 1000;
 
     ngx_queue_init(&q->loaded);
     ngx_queue_init(&q->ended);
@@ -181,6 +189,9 @@ ngx_http_taptalent_queue_poll(ngx_event_t *ev)
 
     if (!q->owner && !q->draining) {
         ngx_http_taptalent_queue_take(q);
+
+    } else if (!q->spool->opened) {
+        (void) ngx_http_taptalent_queue_entered(q);
     }
 
     if (q->owner) {
@@ -193,7 +204,9 @@ ngx_http_taptalent_queue_poll(ngx_event_t *ev)
 
         q->resettle = 1;
 
-        if (q->rescan || q->npending || !ngx_queue_empty(&q->unsettled)) {
+        if (q->rescan || q->npending || !ngx_queue_empty(&q->loaded)
+            || !ngx_queue_empty(&q->unsettled))
+        {
             ngx_http_taptalent_queue_post(q);
         }
     }
@@ -202,12 +215,34 @@ ngx_http_taptalent_queue_poll(ngx_event_t *ev)
 }
 
 
+/*
+ * What could not be opened when the worker began is tried again, whether or
+ * not events come.  A disk that is too full for our lock can be forwarded from.
+ */
+
+static ngx_uint_t
+ngx_http_taptalent_queue_entered(ngx_http_taptalent_queue_t *q)
+{
+    ngx_http_taptalent_commit_t  *c;
+
+    c = q->commit;
+
+    if (!c->spool.opened && !c->broken
+        && (ngx_msec_int_t) (c->probe - ngx_current_msec) <= 0)
+    {
+        (void) ngx_http_taptalent_commit_open(c);
+    }
+
+    return c->spool.entered;
+}
+
+
 static void
 ngx_http_taptalent_queue_take(ngx_http_taptalent_queue_t *q)
 {
     ngx_http_taptalent_spool_error_t  error;
 
-    if (!q->spool->opened) {
+    if (!ngx_http_taptalent_queue_entered(q)) {
         return;
     }
 
@@ -550,7 +585,7 @@ ngx_http_taptalent_may_send(ngx_http_taptalent_queue_t *q)
 }
 
 
-/* not by the clock of the loop, which "timer_resolution" makes coarse */
+/* an eighth of each tick, and at least one in each */
 
 static ngx_uint_t
 ngx_http_taptalent_gives_way(ngx_http_taptalent_queue_t *q)
@@ -566,11 +601,11 @@ ngx_http_taptalent_gives_way(ngx_http_taptalent_queue_t *q)
 
     now = (uint64_t) ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
 
-    if (now - q->slot >= 1000) {
+    if (now - q->slot >= q->tick) {
         q->slot = now;
     }
 
-    if (now - q->slot < NGX_HTTP_TAPTALENT_SHARE) {
+    if (now - q->slot < q->tick / NGX_HTTP_TAPTALENT_SHARE) {
         return 0;
     }
 

@@ -88,6 +88,7 @@ typedef struct {
     ngx_queue_t                       retry;    /* unsettled */
     ngx_int_t                         rc;
     ngx_uint_t                        failed;   /* items of it */
+    ngx_err_t                         err;      /* of reading it, or 0 */
     u_char                           *text;     /* for the sidecar */
     size_t                            len;
 
@@ -169,7 +170,8 @@ struct ngx_http_taptalent_queue_s {
     ngx_msec_t                        scanned;
     ngx_msec_t                        deadline; /* of the shutdown */
     ngx_msec_t                        again;    /* not to read before */
-    uint64_t                          slot;     /* us, of the share */
+    uint64_t                          slot;     /* us, when it began */
+    uint64_t                          tick;     /* us, how long it is */
 
     ngx_rbtree_t                      pending;
     ngx_rbtree_t                      active;

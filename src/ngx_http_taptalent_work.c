@@ -229,7 +229,11 @@ ngx_http_taptalent_forget_file(ngx_http_taptalent_queue_t *q,
 }
 
 
-/* the next line of the file that is not done; the last one ends the loading */
+/*
+ * The next line of the file that is not done.  The last of these ends the
+ * loading, with the done ones behind it: when its event is settled, the file
+ * may be removed.
+ */
 
 ngx_http_taptalent_item_t *
 ngx_http_taptalent_take_line(ngx_http_taptalent_queue_t *q,
@@ -260,6 +264,10 @@ ngx_http_taptalent_take_line(ngx_http_taptalent_queue_t *q,
             continue;
         }
 
+        if (item) {
+            break;
+        }
+
         pool = ngx_create_pool(1024, q->log);
         if (pool == NULL) {
             return NULL;
@@ -285,7 +293,9 @@ ngx_http_taptalent_take_line(ngx_http_taptalent_queue_t *q,
         file->cursor = next + 1;
 
         if (rc == NGX_OK) {
-            break;
+            item->file = file;
+            item->line = file->line;
+            continue;
         }
 
         ngx_destroy_pool(pool);
@@ -315,18 +325,16 @@ ngx_http_taptalent_take_line(ngx_http_taptalent_queue_t *q,
         file->content.data = NULL;
         file->cursor = NULL;
 
-        if (item == NULL && file->out == 0) {
+        /* one that a work has is looked at again when that is done */
+
+        if (item == NULL && file->out == 0 && !file->touched) {
             ngx_queue_insert_tail(&q->ended, &file->queue);
         }
     }
 
-    if (item == NULL) {
-        return NULL;
+    if (item) {
+        file->out++;
     }
-
-    item->file = file;
-    item->line = file->line;
-    file->out++;
 
     return item;
 }
@@ -475,7 +483,10 @@ ngx_http_taptalent_work_refill(ngx_http_taptalent_queue_t *q)
         q->work.scan = &q->scan;
 
         /* the oldest first, as far as the window reaches */
-        return;
+
+        if (q->work.scanned == NGX_OK) {
+            return;
+        }
     }
 
     for (n = 0;
@@ -530,13 +541,18 @@ ngx_http_taptalent_work_run(void *data, ngx_log_t *log)
 
         file = ngx_queue_data(p, ngx_http_taptalent_file_t, work);
 
-        error.err = 0;
-
         file->rc = ngx_http_taptalent_spool_read(q->spool, file->name,
                                                  &file->content, &error);
         bytes += file->content.len;
 
-        if (error.err) {
+        if (ngx_http_taptalent_spool_broken(error.err)) {
+
+            /* as far as is known, of this file alone */
+
+            file->rc = NGX_BUSY;
+            file->err = error.err;
+
+        } else if (error.err) {
             work->error = error;
         }
     }
@@ -863,7 +879,12 @@ ngx_http_taptalent_work_loaded(ngx_http_taptalent_queue_t *q,
 
         /* said once, and looked at again with the next scan */
 
-        if (!file->busy) {
+        if (!file->busy && file->err) {
+            ngx_log_error(NGX_LOG_CRIT, q->log, file->err,
+                          "\"%V/new/%s\" is left alone, it cannot be read",
+                          &q->spool->path, file->name);
+
+        } else if (!file->busy) {
             ngx_log_error(NGX_LOG_WARN, q->log, 0,
                           "\"%V/new/%s\" is left alone, it is not a file of "
                           "the worker's with one name",

@@ -119,33 +119,9 @@ SKIP: {
     $conf =~ s/(taptalent_webhook_spool )/taptalent_webhook_ack_timeout 60s;
             $1/;
 
-    unlink $arrived;
-    start(200, 64);
-    is($t->post('/hook', event())->{status}, 200, 'one after another');
-    fill(2000);
-    ok($t->wait_for(sub { empty() }, 60), 'taken');
-    is(scalar $t->grep_log(qr/queue: gives way/), 0, 'they give way to nobody');
-
-    my $strace = Test::Fault->strace(
-        [Test::Fault->committers($t->workers())], 'fdatasync:delay_enter=300s');
-
-    my @waiting = map { $t->connect() } 1 .. 3;
-    $_->send($t->message('/hook', event())) for @waiting;
-
-    # the worker has read what had come before this
-
-    is($t->get('/none')->{status}, 404, 'three wait for the disk');
-
-    fill(2000);
-    ok($t->wait_for(sub { empty() }, 60), 'all are taken meanwhile');
-    ok(scalar $t->grep_log(qr/queue: gives way/), 'a share at a time')
-        if $t->has('--with-debug');
-
-    $strace->detach();
-    is_deeply([map { $_->answer()->{status} } @waiting], [200, 200, 200],
-              'they are accepted');
-    ok($t->wait_for(sub { empty() }, 60), 'and taken');
-    ok($t->quit(), 'stopped');
+    for my $resolution ('', 'timer_resolution 500ms;') {
+        gives_way($resolution);
+    }
 
     $conf =~ s/(error_log \S+) debug;/$1 info;/;
 }
@@ -162,6 +138,44 @@ is_deeply([map { $_->[2] } arrived()], [1 .. 1000], 'in order');
 $t->no_alerts();
 done_testing();
 
+
+sub gives_way {
+    my ($resolution) = @_;
+    my $name = $resolution || 'by default';
+
+    $t->write_file('nginx.conf', "$resolution\n"
+                   . $conf =~ s/STATUS/200/r =~ s/CONCURRENCY/64/r);
+    unlink $arrived;
+    $t->mark_log();
+    $t->run();
+
+    is($t->post('/hook', event())->{status}, 200, "$name: one after another");
+    fill(2000);
+    ok($t->wait_for(sub { empty() }, 60), "$name: taken");
+    is(scalar $t->grep_log(qr/queue: gives way/), 0,
+       "$name: they give way to nobody");
+
+    my $strace = Test::Fault->strace(
+        [Test::Fault->committers($t->workers())], 'fdatasync:delay_enter=300s');
+
+    my @waiting = map { $t->connect() } 1 .. 3;
+    $_->send($t->message('/hook', event())) for @waiting;
+
+    # the worker has read what had come before this
+
+    is($t->get('/none')->{status}, 404, "$name: three wait for the disk");
+
+    fill(2000);
+    ok($t->wait_for(sub { empty() }, 8), "$name: all are taken meanwhile");
+    ok(scalar $t->grep_log(qr/queue: gives way/), "$name: a share at a time")
+        if $t->has('--with-debug');
+
+    $strace->detach();
+    is_deeply([map { $_->answer()->{status} } @waiting], [200, 200, 200],
+              "$name: they are accepted");
+    ok($t->wait_for(sub { empty() }, 60), "$name: and taken");
+    ok($t->quit(), "$name: stopped");
+}
 
 sub start {
     my ($status, $concurrency) = @_;

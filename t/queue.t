@@ -1,0 +1,377 @@
+#!/usr/bin/perl
+
+# Events that have to leave the spool whatever has happened to their file, to
+# their destination, or to the worker's start: each case has once crashed a
+# worker, or has kept events that could have been delivered.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::Bin/lib";
+
+use Test::More;
+use Test::Edge;
+use Test::Fault;
+use Test::Sink;
+
+Test::Fault->need('root', 'loop', 'strace');
+
+my $t = Test::Edge->new();
+my $app = Test::Sink->new(port => $t->port(2));
+my $user = (getpwnam $t->worker_user())[2];
+my $n = 0;
+
+
+# in front of a line that is done already, which ends the file with it
+
+{
+    start(forward => '/application concurrency=1', retry => 'initial=1h max=1h');
+
+    put('a.ndjson', join '', line(), line('404,200'), map { line() } 1 .. 7);
+    ok($app->wait_for(9, 10), 'done lines: all but one are delivered');
+    ok($t->wait_for(sub { noted('a.ndjson', 8) }, 10), 'done lines: noted');
+
+    ok($t->reload(old_gone => 1), 'done lines: reload');
+    ok($app->wait_for(10, 10), 'done lines: the one is delivered');
+    is($t->post('/hook', numbered())->{status}, 200, 'done lines: another');
+    emptied('done lines');
+    is(scalar(() = $app->requests()), 11, 'done lines: each once more');
+}
+
+
+# lines of no use at the end of a file, while its sidecar cannot be written
+
+SKIP: {
+    skip 'no threads: the loop waits', 5 if !$t->has('--with-threads');
+
+    start(forward => '/application concurrency=1', retry => 'initial=1s max=1s');
+
+    my ($held) = line('404,hold');
+    my ($slow) = line('slow:2500:200');
+    my $unknown = line('200') =~ s/"v":1/"v":2/r;
+    my ($worker) = $t->workers();
+
+    mkdir $t->spool() . '/new/b.ndjson.done';
+    put('a.ndjson', $held);
+    ok($app->wait_for(1, 10), 'no use: the first one fails');
+    put('b.ndjson', $slow . $unknown);
+    ok($app->wait_for(sub { $app->held() == 1 }, 30, 'the other one'),
+       'no use: and waits at its second attempt');
+
+    my $strace = Test::Fault->strace(
+        [map { m{(\d+)$} } glob "/proc/$worker/task/*"],
+        { path => $t->spool() . '/new' }, 'openat:delay_enter=450000');
+
+    # strace holds the thread that wants to write into the sidecar
+
+    ok($t->wait_for(sub {
+        grep { /^State:\tt/m }
+            map { Test::Edge::slurp($_) } glob "/proc/$worker/task/*/status";
+    }, 10, 'the work'), 'no use: the file is being settled');
+
+    $app->release('404');
+    ok($t->wait_log(qr/has lines of a version/, 20),
+       'no use: the last line is taken');
+    $strace->detach();
+
+    is($t->post('/hook', numbered())->{status}, 200, 'no use: the worker lives');
+    $t->quit();
+    $t->forget_spool();
+    rmdir $t->spool() . '/new/b.ndjson.done';
+}
+
+
+# a destination that is down, and whose event goes elsewhere the next time
+
+{
+    start(forward => '$to', retry => 'initial=100ms max=100ms');
+    $app->stop();
+
+    $t->post('/hook', numbered());
+    ok($t->wait_log(qr{destination "/a" is down}), 'elsewhere: down');
+    is($t->post('/hook', numbered())->{status}, 200, 'elsewhere: two wait')
+        for 1 .. 2;
+    $app->start();
+    ok($app->wait_for(3, 10), 'elsewhere: all three are delivered');
+    is(join(' ', sort map { $_->{uri} } $app->requests()), '/a /a /b',
+       'elsewhere: one elsewhere');
+    emptied('elsewhere');
+}
+
+
+# the worker could not open the spool, and no event comes
+
+{
+    backlog(3);
+    start(wrapper => ['strace', '-qq', '-f', '-o', '/dev/null', '-P',
+                      $t->spool(),
+                      '--inject=openat,open:error=EMFILE:when=1..1']);
+    ok($app->wait_for(3, 10), 'not opened: delivered');
+    like(scalar $t->error_log(), qr/open\(\) .* failed.*Too many open files/,
+         'not opened: it had failed');
+    emptied('not opened');
+}
+
+
+# no inode for the lock of the start
+
+{
+    my $disk = Test::Fault->filesystem($t, 'ext4', '8m', dir => 'disk',
+                                       mkfs => '-N 64');
+    my $path = $t->path('disk/spool');
+
+    mkdir $path;
+
+    start(spool => $path);
+    $app->stop();
+    is($t->post('/hook', numbered())->{status}, 200, 'no inode: accepted');
+    $t->quit();
+    $disk->fill_inodes(0);
+    $app->start();
+    start(spool => $path);
+    is($t->post('/hook', numbered())->{status}, 503, 'no inode: refused');
+    ok($app->wait_for(1, 10), 'no inode: delivered');
+    $disk->drain();
+    ok($t->wait_for(sub { $t->post('/hook', numbered())->{status} == 200 }, 10),
+       'inodes: accepted');
+    ok($app->wait_for(2, 10), 'inodes: delivered');
+    $t->quit();
+}
+
+
+# a bad sector: the others are delivered, and it when it can be read
+
+{
+    my @names = backlog(20);
+
+    start(wrapper => ['strace', '-qq', '-f', '-o', '/dev/null', '-P',
+                      $t->spool() . "/new/$names[0]",
+                      '--inject=read:error=EIO']);
+    ok($app->wait_for(19, 10), 'a bad sector: the others are delivered');
+    ok($t->wait_log(qr{crit.*/new/\Q$names[0]\E" is left alone, it cannot be}),
+       'a bad sector: a line with its name');
+    is($t->post('/hook', numbered())->{status}, 200, 'a bad sector: accepted');
+    ok($app->wait_for(20, 10), 'a bad sector: and delivered');
+    ok($t->wait_for(sub { $t->spool_files() == 1 }, 10),
+       'a bad sector: it stays');
+    $t->quit();
+    start();
+    ok($app->wait_for(1, 10), 'readable again: delivered');
+    emptied('readable again');
+}
+
+
+# a filesystem that cannot rename without replacing
+
+{
+    start();
+    $t->post('/hook', numbered());
+    ok($app->wait_for(1, 10), 'link: before');
+
+    my ($worker) = $t->workers();
+    my $strace = Test::Fault->strace(
+        [map { m{(\d+)$} } glob "/proc/$worker/task/*"],
+        'renameat2:error=EINVAL');
+
+    # long before the spool is looked through again
+
+    is($t->post('/hook', numbered())->{status}, 200, 'link: accepted');
+    ok($app->wait_for(2, 5), 'link: delivered at once');
+    $strace->detach();
+    emptied('link');
+}
+
+
+# a name that leaves no room for that of a sidecar
+
+{
+    backlog(1);
+
+    my ($file) = $t->spool_files();
+
+    rename $file, $t->spool() . '/new/' . 'a' x 245 . '.ndjson'
+        or die "rename() failed: $!";
+    start();
+    ok($app->wait_for(1, 10), 'a long name: delivered');
+    emptied('a long name');
+}
+
+
+# somebody of the group has locked tmp/
+
+SKIP: {
+    skip 'needs setpriv and flock', 1
+        if system('setpriv --version > /dev/null 2>&1') != 0
+           || system('flock --version > /dev/null 2>&1') != 0;
+
+    start(access => 'group:r');
+    is($t->post('/hook', numbered())->{status}, 200, 'a lock of tmp/: before');
+    ok($app->wait_for(1, 10), 'a lock of tmp/: delivered');
+
+    my $gid = (getpwnam $t->worker_user())[3];
+    my $pid = open(my $out, '-|', 'setpriv', '--reuid=65534', "--regid=$gid",
+                   '--clear-groups', 'flock', '-s', $t->spool() . '/tmp', 'sh',
+                   '-c', 'echo locked; exec sleep 600') // die "fork: $!";
+
+    is(scalar(<$out>), "locked\n", 'a lock of tmp/: held');
+    ok($t->reload(old_gone => 1), 'a lock of tmp/: reload');
+    is($t->post('/hook', numbered())->{status}, 200, 'a lock of tmp/: accepted');
+    ok($app->wait_for(2, 10), 'a lock of tmp/: delivered');
+
+    kill 'KILL', $pid, map { Test::Edge::slurp($_) =~ /^(\d+)/ }
+                       "/proc/$pid/task/$pid/children";
+    close $out;
+    emptied('a lock of tmp/');
+}
+
+
+# a filesystem without locks is told of, and is not filled with them
+
+{
+    start(wrapper => ['strace', '-qq', '-f', '-o', '/dev/null',
+                      '--inject=flock:error=ENOLCK']);
+
+    my $before = () = glob $t->spool() . '/tmp/*.lock';
+
+    ok($t->wait_for(sub {
+        $t->post('/hook', numbered());
+        $t->grep_log(qr/flock\(\) .* failed.*No locks available/) > 2;
+    }, 10, 'three attempts'), 'no locks: three attempts');
+    is(scalar(() = glob $t->spool() . '/tmp/*.lock'), $before,
+       'no locks: none is left');
+    $t->quit();
+}
+
+$t->no_alerts();
+done_testing();
+
+
+# Starts nginx, with an application that has seen nothing.
+#     forward => '/application', retry => 'initial=1s', access => 'user:rw'
+#     spool => path, wrapper => [...]        of ->run()
+
+sub start {
+    my (%arg) = @_;
+    my $spool = $arg{spool} // '%%SPOOL%%';
+    my $forward = $arg{forward} // '/application';
+    my $retry = $arg{retry} // 'initial=1s';
+    my $access = $arg{access} // 'user:rw';
+
+    $app->forget();
+
+    $t->conf(<<"EOF_CONF");
+%%GLOBALS%%
+
+events { }
+
+http {
+    taptalent_webhook_https off;
+    taptalent_webhook_company_id any;
+
+    map \$http_x_webhook_attempt \$to {
+        1        /a;
+        default  /b;
+    }
+
+    server {
+        listen 127.0.0.1:%%PORT_0%%;
+
+        location = /hook {
+            taptalent_webhook on;
+            taptalent_webhook_spool $spool min_free=0;
+            taptalent_webhook_spool_access $access;
+            taptalent_webhook_forward $forward;
+            taptalent_webhook_retry $retry;
+        }
+
+        location = /store {
+            taptalent_webhook on;
+            taptalent_webhook_spool %%PREFIX%%/store;
+        }
+
+        location = /application {
+            internal;
+            proxy_pass http://127.0.0.1:%%PORT_2%%;
+        }
+
+        location = /a {
+            internal;
+            proxy_pass http://127.0.0.1:%%PORT_2%%;
+        }
+
+        location = /b {
+            internal;
+            proxy_pass http://127.0.0.1:%%PORT_2%%;
+        }
+    }
+}
+EOF_CONF
+
+    $t->mark_log() if -e $t->path('error.log');
+    $t->run($arg{wrapper} ? (wrapper => $arg{wrapper}) : ());
+}
+
+sub emptied {
+    my ($name) = @_;
+
+    ok($t->wait_for(sub { !$t->spool_files() }, 10, 'the spool'),
+       "$name: the spool is empty");
+    ok($t->quit(), "$name: stopped");
+}
+
+# an event that is like no other, and what the application answers
+
+sub numbered {
+    my ($mode) = @_;
+    return event(data => { n => ++$n, mode => $mode // '200' });
+}
+
+# the line of one, as a spool has it
+
+sub line {
+    $t->post('/store', numbered(@_));
+
+    my ($file) = glob $t->path('store/new/*.ndjson');
+    my $line = Test::Edge::slurp($file);
+
+    unlink $file;
+
+    return $line;
+}
+
+# a file of new/, there at once
+
+sub put {
+    my ($name, $text) = @_;
+    my $path = $t->write_file("put-$name", $text);
+
+    chown $user, -1, $path;
+    rename $path, $t->spool() . "/new/$name" or die "rename() failed: $!";
+}
+
+# files of one event each, in a spool that nobody forwards; their names
+
+sub backlog {
+    my ($count) = @_;
+
+    start();
+    put(sprintf('%06d.ndjson', $_), line())
+        for map { $app->stop(); $_ } 1 .. $count;
+
+    my @names = map { m{([^/]+)$} } $t->spool_files();
+
+    $t->quit();
+    $app->start();
+
+    return @names;
+}
+
+# whether so many lines of the file are done
+
+sub noted {
+    my ($name, $lines) = @_;
+    my $path = $t->spool() . "/new/$name.done";
+
+    return -e $path && (() = Test::Edge::slurp($path) =~ /\d+\n/g) == $lines;
+}
