@@ -308,17 +308,19 @@ if (part('kill')) {
 #
 #   stops     EIO and its kind: nothing is forwarded until reload; after others
 #             it goes on by itself
+#   alone     EIO and its kind: the others are forwarded, and it when it is tried
+#             again, by a reload for instance
 #   ignored   nothing
 #   orphan    a sidecar is left over, for the next scan
 #
 # The line for dead/ may get there twice if the very last call has failed.
 
 my @cases = (
-    [qw(openat     5          1 stops)],
-    [qw(newfstatat new/5      1 stops)],
-    [qw(read       new/5      1 stops)],
+    [qw(openat     5          1 alone)],
+    [qw(newfstatat new/5      1 alone)],
+    [qw(read       new/5      1 alone)],
     [qw(close      new/5      1 ignored)],
-    [qw(openat     5.done     1 stops)],
+    [qw(openat     5.done     1 alone)],
     [qw(newfstatat 5          1 stops)],
     [qw(openat     5.done     2 stops)],
     [qw(write      new/5.done 1 stops)],
@@ -378,16 +380,25 @@ sub fail_call {
     give(@names);
     $failures++;
 
-    my $stops = $error =~ /^(?:EIO|EROFS|EUCLEAN)$/
-                && $then eq 'stops';
+    my $broken = $error =~ /^(?:EIO|EROFS|EUCLEAN)$/;
+    my $stops = $broken && $then eq 'stops';
+    my $alone = $broken && $then eq 'alone';
 
-    if ($stops) {
-        $t->wait_log(qr/\[crit\].*failed, nothing is forwarded until reload/)
+    if ($stops || $alone) {
+        $t->wait_log($stops ? qr/crit.*failed, nothing is forwarded until reload/
+                            : qr/crit.*is left alone, it cannot be read/)
             or push @wrong, "$what: not said";
     }
 
-    if ($stops || $then eq 'orphan') {
-        $o->wait_until(sub { list("$spool/new") <= 2 }, 20) if !$stops;
+    if ($stops || $alone || $then eq 'orphan') {
+        $o->wait_until(sub { list("$spool/new") <= 2 }, 20) if $then eq 'orphan';
+
+        if ($alone) {
+            $o->wait_until(sub {
+                return (grep { !/\.done$/ } list("$spool/new")) == 1;
+            }, 20) or push @wrong, "$what: it holds up the others";
+        }
+
         $t->reload(old_gone => 1);
 
     } elsif ($t->grep_log(qr/until reload/)) {
