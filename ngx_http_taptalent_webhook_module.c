@@ -867,7 +867,7 @@ ngx_http_taptalent_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
 }
 
 
-/* a uri with variables may lead here all the same: see the handler */
+/* other uris may lead here all the same: see the handler */
 
 static char *
 ngx_http_taptalent_check_forward(ngx_conf_t *cf,
@@ -879,7 +879,9 @@ ngx_http_taptalent_check_forward(ngx_conf_t *cf,
     clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
     uri = &conf->forward->uri->value;
 
-    if (!clcf->noname
+    /* of a prefix, there may be an exact location beside it */
+
+    if (clcf->exact_match
         && uri->len == clcf->name.len
         && ngx_strncmp(uri->data, clcf->name.data, uri->len) == 0)
     {

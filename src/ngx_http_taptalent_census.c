@@ -163,7 +163,7 @@ ngx_http_taptalent_census_timer(ngx_event_t *ev)
         }
 
         if (!cs[i].running
-            && cs[i].commit->spool.opened
+            && cs[i].commit->spool.entered
             && ngx_atomic_cmp_set(&s->due, due,
                                   now + NGX_HTTP_TAPTALENT_CENSUS_LOST))
         {

@@ -44,6 +44,7 @@ static void ngx_http_taptalent_commit_done(ngx_event_t *ev);
 #endif
 static void ngx_http_taptalent_commit_result(ngx_http_taptalent_commit_t *c,
     ngx_queue_t *waiters);
+static void ngx_http_taptalent_commit_mended(ngx_http_taptalent_commit_t *c);
 static void ngx_http_taptalent_commit_failed(ngx_http_taptalent_commit_t *c);
 static void ngx_http_taptalent_commit_take(ngx_http_taptalent_batch_t *batch,
     ngx_queue_t *waiters);
@@ -175,14 +176,17 @@ ngx_http_taptalent_commit_open(ngx_http_taptalent_commit_t *c)
     }
 
     if (ngx_http_taptalent_spool_open(&c->spool, ngx_cycle->log, &c->error)
-        == NGX_OK)
+        != NGX_OK)
     {
-        return NGX_OK;
+        ngx_http_taptalent_commit_failed(c);
+        return NGX_ERROR;
     }
 
-    ngx_http_taptalent_commit_failed(c);
+    if (c->failed) {
+        ngx_http_taptalent_commit_mended(c);
+    }
 
-    return NGX_ERROR;
+    return NGX_OK;
 }
 
 
@@ -549,17 +553,24 @@ ngx_http_taptalent_commit_result(ngx_http_taptalent_commit_t *c,
         ngx_http_taptalent_commit_take(c->gathering, waiters);
 
     } else if (c->failed) {
-        c->failed = 0;
-
-        ngx_http_taptalent_zone_tell(c->stats, NGX_HTTP_TAPTALENT_WORKS);
-
-        ngx_log_error(NGX_LOG_NOTICE, c->start.log, 0,
-                      "spool \"%V\" takes events again", &c->spool.path);
+        ngx_http_taptalent_commit_mended(c);
     }
 
     if (c->gathering->group.len == 0 && c->timer.timer_set) {
         ngx_del_timer(&c->timer);
     }
+}
+
+
+static void
+ngx_http_taptalent_commit_mended(ngx_http_taptalent_commit_t *c)
+{
+    c->failed = 0;
+
+    ngx_http_taptalent_zone_tell(c->stats, NGX_HTTP_TAPTALENT_WORKS);
+
+    ngx_log_error(NGX_LOG_NOTICE, c->start.log, 0,
+                  "spool \"%V\" takes events again", &c->spool.path);
 }
 
 

@@ -13,6 +13,7 @@
 /* The directives that have more than one value to set. */
 
 
+static ngx_uint_t ngx_http_taptalent_upwards(ngx_str_t *uri);
 static ngx_int_t ngx_http_taptalent_once(ngx_conf_t *cf, ngx_uint_t n,
     u_char separator);
 static char *ngx_http_taptalent_spool_defaults(ngx_conf_t *cf,
@@ -562,6 +563,28 @@ ngx_http_taptalent_add_spool(ngx_conf_t *cf,
 }
 
 
+/* a ".." in the path, which nginx takes in no uri of a subrequest */
+
+static ngx_uint_t
+ngx_http_taptalent_upwards(ngx_str_t *uri)
+{
+    u_char  *p, *last;
+
+    last = uri->data + uri->len;
+
+    for (p = uri->data; p < last && *p != '?'; p++) {
+
+        if (last - p >= 3 && ngx_strncmp(p, "/..", 3) == 0
+            && (p + 3 == last || p[3] == '/' || p[3] == '?'))
+        {
+            return 1;
+        }
+    }
+
+    return 0;
+}
+
+
 char *
 ngx_http_taptalent_webhook_forward(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf)
@@ -591,7 +614,7 @@ ngx_http_taptalent_webhook_forward(ngx_conf_t *cf, ngx_command_t *cmd,
     if (value[1].len == 0
         || (value[1].data[0] != '/'
             && ngx_http_script_variables_count(&value[1]) == 0)
-        || ngx_strnstr(value[1].data, "/../", value[1].len))
+        || ngx_http_taptalent_upwards(&value[1]))
     {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "invalid uri \"%V\", write the path of an internal "

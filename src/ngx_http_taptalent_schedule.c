@@ -167,6 +167,10 @@ ngx_http_taptalent_send(ngx_http_taptalent_item_t *item)
         dest->due = 0;
         dest->probing = 1;
         item->probe = 1;
+
+        if (dest->timer.timer_set) {
+            ngx_del_timer(&dest->timer);
+        }
     }
 
     q->inflight++;
@@ -470,10 +474,6 @@ ngx_http_taptalent_dest_timer(ngx_event_t *ev)
     dest = (ngx_http_taptalent_dest_t *)
                ((char *) ev->data - offsetof(ngx_http_taptalent_dest_t, ident));
     q = dest->owner;
-
-    if (dest->probing) {
-        return;
-    }
 
     dest->due = 1;
 

@@ -250,15 +250,21 @@ ngx_http_taptalent_spool_open(ngx_http_taptalent_spool_t *spool,
 
     if (rc != NGX_OK && error->err != NGX_ENOSPC && error->err != EDQUOT) {
 
-        /* by their names again, when it is tried again */
+        /*
+         * By their names again, when it is tried again, unless the thread that
+         * forwards has them already.
+         */
 
-        ngx_http_taptalent_spool_close_dirs(spool);
+        if (!spool->entered) {
+            ngx_http_taptalent_spool_close_dirs(spool);
+        }
+
         return NGX_ERROR;
     }
 
     if (rc == NGX_OK) {
-        spool->opened = 1;
         spool->sequence = 0;
+        spool->opened = 1;
     }
 
     if (rc == NGX_OK || !spool->entered) {
@@ -529,31 +535,33 @@ static ngx_fd_t
 ngx_http_taptalent_spool_lock_recovery(ngx_http_taptalent_spool_t *spool)
 {
     ngx_fd_t         fd;
-    ngx_uint_t       i;
+    ngx_err_t        err;
     ngx_file_info_t  fi;
 
-    for (i = 0; i < NGX_HTTP_TAPTALENT_TRIES; i++) {
+    for ( ;; ) {
 
         fd = openat(spool->fd[NGX_HTTP_TAPTALENT_TMP], "recover.lock",
                     O_RDWR|O_CREAT|O_NOFOLLOW|O_NONBLOCK|O_CLOEXEC, 0600);
 
         if (fd == NGX_INVALID_FILE) {
-            break;
+            return NGX_INVALID_FILE;
         }
 
-        /* the one who had it has unlinked it, perhaps */
+        err = (flock(fd, LOCK_EX) == -1
+               || ngx_fd_info(fd, &fi) == NGX_FILE_ERROR) ? ngx_errno : 0;
 
-        if (flock(fd, LOCK_EX) == 0
-            && ngx_fd_info(fd, &fi) != NGX_FILE_ERROR
-            && fi.st_nlink == 1)
-        {
+        if (err == 0 && fi.st_nlink == 1) {
             return fd;
         }
 
         (void) ngx_close_file(fd);
-    }
 
-    return NGX_INVALID_FILE;
+        /* the one who had it has unlinked it: all who wait begin anew */
+
+        if (err && err != NGX_EINTR) {
+            return NGX_INVALID_FILE;
+        }
+    }
 }
 
 

@@ -520,6 +520,7 @@ ngx_http_taptalent_work_run(void *data, ngx_log_t *log)
     ngx_http_taptalent_queue_t *q = data;
 
     size_t                            bytes;
+    ngx_uint_t                        read, broken;
     ngx_queue_t                      *p;
     ngx_http_taptalent_file_t        *file;
     ngx_http_taptalent_work_t        *work;
@@ -530,6 +531,8 @@ ngx_http_taptalent_work_run(void *data, ngx_log_t *log)
     ngx_http_taptalent_work_settle(q);
 
     bytes = 0;
+    read = 0;
+    broken = 0;
 
     for (p = ngx_queue_head(&work->files);
          p != ngx_queue_sentinel(&work->files);
@@ -546,15 +549,23 @@ ngx_http_taptalent_work_run(void *data, ngx_log_t *log)
         bytes += file->content.len;
 
         if (ngx_http_taptalent_spool_broken(error.err)) {
-
-            /* as far as is known, of this file alone */
-
             file->rc = NGX_BUSY;
             file->err = error.err;
+            broken++;
 
-        } else if (error.err) {
-            work->error = error;
+        } else {
+            read++;
+
+            if (error.err) {
+                work->error = error;
+            }
         }
+    }
+
+    /* one of many is broken itself; if it is all of them, the disk is */
+
+    if (broken > 1 && read == 0) {
+        work->error = error;
     }
 
     if (work->scan) {

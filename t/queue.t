@@ -162,6 +162,23 @@ SKIP: {
 }
 
 
+# all of them: it is the disk
+
+{
+    backlog(20);
+    start(wrapper => ['strace', '-qq', '-f', '-o', '/dev/null',
+                      map({ ('-P', $t->spool() . "/new/$_") }
+                          map { m{([^/]+)$} } $t->spool_files()),
+                      '--inject=read:error=EIO']);
+    ok($t->wait_log(qr/crit.*read\(\).*nothing is forwarded until reload/),
+       'bad sectors only: nothing is forwarded');
+    $t->quit();
+    start();
+    ok($app->wait_for(20, 10), 'readable again: delivered');
+    emptied('readable again');
+}
+
+
 # a filesystem that cannot rename without replacing
 
 {
