@@ -9,7 +9,6 @@
 #include <ngx_http.h>
 #if (NGX_LINUX)
 #include <sys/vfs.h>
-#include <linux/magic.h>
 #endif
 #include "ngx_http_taptalent.h"
 #include "ngx_http_taptalent_census.h"
@@ -22,6 +21,11 @@
 
 
 #define NGX_HTTP_TAPTALENT_LARGE  8388608  /* bytes, a block for malloc() */
+
+/* f_type of statfs(2), whose names are in the headers of the kernel */
+
+#define NGX_HTTP_TAPTALENT_TMPFS  0x01021994
+#define NGX_HTTP_TAPTALENT_RAMFS  0x858458f6
 
 
 static char *ngx_http_taptalent_add_dirs(ngx_conf_t *cf,
@@ -549,7 +553,8 @@ ngx_http_taptalent_in_memory(ngx_str_t *path)
         return 0;
     }
 
-    return fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC;
+    return (uint32_t) fs.f_type == NGX_HTTP_TAPTALENT_TMPFS
+           || (uint32_t) fs.f_type == NGX_HTTP_TAPTALENT_RAMFS;
 
 #else
 
