@@ -102,8 +102,13 @@ is($o->lost(), 0, 'no acknowledged event is lost');
 is($o->altered(), 0, 'none is altered');
 is($o->duplicated(), 0, 'none is there twice');
 
-cmp_ok(scalar(my @failed = $t->grep_log(qr/\[crit\].*fdatasync\(\).*failed/)),
-       '>=', $trials, 'fdatasync() has failed each time');
+# most often it is fdatasync(); where the journal is the first to find no room,
+# it is whatever is called next
+
+cmp_ok(scalar(my @failed = $t->grep_log(qr/crit.*failed, events are refused/)),
+       '>=', $trials, 'a commit has failed each time');
+ok(scalar $t->grep_log(qr/crit.*fdatasync\(\).*failed/),
+   'fdatasync() among them');
 
 $t->no_alerts();
 
