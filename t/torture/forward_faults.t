@@ -249,14 +249,16 @@ if (part('kill')) {
 
         $killed{$whom}++;
 
+        # before it: this process may be held up at any place
+
+        push @times, time();
+
         if ($whom eq 'all') {
             Test::Fault->kill_all($t);
-            push @times, time();
             $t->run();
 
         } else {
             kill 'KILL', $whom eq 'any' ? $workers[rand @workers] : $forwarder;
-            push @times, time();
         }
     }
 
