@@ -10,7 +10,10 @@
 #include "ngx_http_taptalent.h"
 
 
-/* The directives that have more than one value to set. */
+/*
+ * The directives for which nginx has no setter, or none that says what to write
+ * instead.
+ */
 
 
 static ngx_uint_t ngx_http_taptalent_upwards(ngx_str_t *uri);

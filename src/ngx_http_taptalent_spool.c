@@ -248,30 +248,26 @@ ngx_http_taptalent_spool_open(ngx_http_taptalent_spool_t *spool,
 
     rc = ngx_http_taptalent_spool_lock(spool, error);
 
-    if (rc != NGX_OK && error->err != NGX_ENOSPC && error->err != EDQUOT) {
-
-        /*
-         * By their names again, when it is tried again, unless the thread that
-         * forwards has them already.
-         */
-
-        if (!spool->entered) {
-            ngx_http_taptalent_spool_close_dirs(spool);
-        }
-
-        return NGX_ERROR;
-    }
-
     if (rc == NGX_OK) {
         spool->sequence = 0;
         spool->opened = 1;
-    }
 
-    if (rc == NGX_OK || !spool->entered) {
-        ngx_http_taptalent_spool_recover(spool, log);
+    } else if (spool->entered) {
+
+        /* the thread that forwards has the directories */
+        return NGX_ERROR;
+
+    } else if (error->err != NGX_ENOSPC && error->err != EDQUOT) {
+
+        /* by their names again, when it is tried again */
+
+        ngx_http_taptalent_spool_close_dirs(spool);
+        return NGX_ERROR;
     }
 
     spool->entered = 1;
+
+    ngx_http_taptalent_spool_recover(spool, log);
 
     return rc;
 }

@@ -43,21 +43,20 @@ ngx_http_taptalent_webhook_key(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         return NGX_CONF_OK;
     }
 
-    for (i = 1; i < cf->args->nelts; i++) {
-        if (ngx_strcmp(value[i].data, "off") == 0) {
-            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                               "\"%V\" has keys and \"off\", write either of "
-                               "them", &value[0]);
-            return NGX_CONF_ERROR;
-        }
-    }
-
     tlcf->keys = ngx_array_create(cf->pool, 2, SHA256_DIGEST_LENGTH);
     if (tlcf->keys == NULL) {
         return NGX_CONF_ERROR;
     }
 
     for (i = 1; i < cf->args->nelts; i++) {
+
+        if (ngx_strcmp(value[i].data, "off") == 0) {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "\"%V\" has keys and \"off\", write either of "
+                               "them", &value[0]);
+            return NGX_CONF_ERROR;
+        }
+
         if (ngx_http_taptalent_add_key(cf, tlcf->keys, &value[i], i)
             != NGX_OK)
         {

@@ -237,6 +237,7 @@ sub forwarding {
 sub security {
     my $block = block('docs/security.md', 'configuration');
     my ($path) = $block =~ /^ +location = (\S{40,}) \{/m;
+
     $block =~ s/rate=500r/rate=20r/ or fail('rate');
     $block =~ s/burst=1000 /burst=500 / or fail('burst');
 

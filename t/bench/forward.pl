@@ -221,7 +221,7 @@ sub accepting {
         $t->run();
 
         my $r = $bench->wrk($server, '/hook', connections => 64,
-                            counter => \&arrived,
+                            $opts{count} ? (counter => \&arrived) : (),
                             $forward eq '' || $opts{down}
                             ? (spool => $t->spool()) : ());
 
