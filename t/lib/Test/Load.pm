@@ -289,7 +289,8 @@ sub duplicated {
 
 
 # [id, time of the one, time of the next] of what the application has handled
-# again, be it that nobody took its first answer
+# again, be it that nobody took its first answer; it logs at the end, with the
+# time of the start, and the next may be done before the one
 
 sub again {
     my ($self) = @_;
@@ -298,7 +299,7 @@ sub again {
     $self->poll_app();
 
     for my $id (sort keys %{ $self->{handled} }) {
-        my @times = @{ $self->{handled}{$id} };
+        my @times = sort { $a <=> $b } @{ $self->{handled}{$id} };
 
         push @again, map { [$id, @times[$_ - 1, $_]] } 1 .. $#times;
     }
