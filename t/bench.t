@@ -55,7 +55,7 @@ http {
 EOF_CONF
 
 my $server = Test::Bench::Server->nginx($t);
-my $bench = Test::Bench->new(rounds => 1, seconds => 0.3);
+my $bench = Test::Bench->new(rounds => 1, seconds => 1);
 my @opts = (connections => 4, tls => 1, spool => $t->spool());
 
 

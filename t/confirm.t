@@ -70,7 +70,7 @@ http {
             taptalent_webhook on;
             taptalent_webhook_spool %%PREFIX%%/old;
             taptalent_webhook_forward /buffered confirm=yes;
-            taptalent_webhook_retry initial=50ms max=200ms max_age=1s;
+            taptalent_webhook_retry initial=50ms max=200ms max_age=3s;
         }
 
         location /memory {

@@ -237,7 +237,9 @@ sub units {
 
     is_deeply([run('sh', '-c', $exec)], [0, ''], 'the command of the service');
     is($t->spool_files(), 0, 'it has done its work');
-    like($t->access_log(), qr/^204 \S+ POST \/application$/m, 'by a POST');
+    ok($t->wait_for(sub {
+        $t->access_log() =~ /^204 \S+ POST \/application$/m;
+    }, 5, 'the log'), 'by a POST');
 }
 
 sub endless {

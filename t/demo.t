@@ -121,6 +121,12 @@ is(qx{$command -s 2>&1}, '{"received":true}', 'another event');
 my @ids = qx{$jq} =~ /^  "id": "(\w+)"/mg;
 is(@ids, 1, 'the spool as the demo tells to look at it');
 
+my ($port) = $start =~ /(\d+)$/;
+
+$t->wait_for(sub {
+    !IO::Socket::INET->new(PeerAddr => "127.0.0.1:$port")
+}, 10, 'the application to end');
+
 my $application = open(my $out, '-|', "exec $start") // die "fork: $!";
 like(scalar(<$out>), qr/^application: got resume/, 'it arrives');
 kill 'TERM', $application;

@@ -333,18 +333,27 @@ sub no_answer {
 }
 
 sub rate {
-    unlink $t->path('log');
+    my ($status, $output, @early);
 
-    my ($status, $output) = finish(start(
-        @trust, @key, '--rate', 50, '--count', 50, '--log', $t->path('log'),
-        "$url/hook"));
+    # once of three times: the first may have been held up itself
 
-    is($status, 0, 'a rate') or diag($output);
+    for (1 .. 3) {
+        unlink $t->path('log');
 
-    my @times = sort { $a <=> $b } map { seconds($_->[5]) } logged();
-    my @early = grep { $times[$_] - $times[0] < $_ / 50 - 0.002 } 0 .. $#times;
+        ($status, $output) = finish(start(
+            @trust, @key, '--rate', 50, '--count', 50, '--log',
+            $t->path('log'), "$url/hook"));
 
-    is(@times, 50, 'so many events');
+        is($status, 0, 'a rate') or diag($output);
+
+        my @times = sort { $a <=> $b } map { seconds($_->[5]) } logged();
+
+        is(@times, 50, 'so many events');
+
+        @early = grep { $times[$_] - $times[0] < $_ / 50 - 0.002 } 0 .. $#times;
+        last if !@early;
+    }
+
     is("@early", '', 'none of them too early');
 
     ($status, $output) = finish(start(
@@ -592,7 +601,11 @@ sub interrupted {
     kill 'INT', $running->{pid};
     sleep 0.05;
     ok(!ended($running), 'it waits');
-    kill 'INT', $running->{pid};
+
+    # two that it has not seen yet are one
+
+    $t->wait_for(sub { kill 'INT', $running->{pid}; ended($running) }, 10,
+                 'its end');
 
     ($status, $output) = finish($running);
     is($status, 1, 'Ctrl-C twice');

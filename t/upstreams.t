@@ -318,7 +318,8 @@ sub kept {
 
     for my $i (1 .. 8) {
         push @bodies, send_all('kept', 1, $i);
-        $t->wait_for(sub { got('kept') >= $i }, 10, 'a delivery');
+        $t->wait_for(sub { got('kept') >= $i && !files('kept') }, 10,
+                     'a delivery');
     }
 
     arrived('kept', @bodies);

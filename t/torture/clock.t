@@ -209,12 +209,13 @@ is(offset_seen(), 0, 'the clock is right');
 # while it runs ----------------------------------------------------------------
 
 
-for my $jump ([YEAR, 'a year ahead', 1], [0, 'right again', 0],
-              [-YEAR(), 'a year behind', -1], [0, 'and right again', 0],
-              [YEAR, 'ahead, the second time', 1],
-              [-YEAR(), 'from ahead to behind', -1])
+for my $jump ([YEAR, 'a year ahead'], [0, 'right again'],
+              [-YEAR(), 'a year behind'], [0, 'and right again'],
+              [YEAR, 'ahead, the second time'],
+              [-YEAR(), 'from ahead to behind'])
 {
-    my ($offset, $name, $years) = @$jump;
+    my ($offset, $name) = @$jump;
+    my $years = (gmtime time() + $offset)[5] - (gmtime)[5];
 
     # what waits: one in its backoff, one that is held by the application, and
     # a timeout of each kind of request

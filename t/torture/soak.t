@@ -67,7 +67,7 @@ http {
             proxy_pass http://app/app/deliver;
             proxy_http_version 1.1;
             proxy_set_header Connection "";
-            proxy_read_timeout 1s;
+            proxy_read_timeout 4s;
         }
     }
 }

@@ -123,6 +123,11 @@ sub poll_app {
     my ($self) = @_;
 
     for my $app (@{ $self->{apps} }) {
+
+        # what it has answered before this it has logged
+
+        eval { $app->mode('sync') } if $app->{pid} && $app->{owner} == $$;
+
         open my $fh, '<', $app->{log} or next;
         seek $fh, $app->{offset}, 0;
 
@@ -207,7 +212,8 @@ sub collect {
 
         my ($wrong, $lines) = Test::Spool::check_file("$spool/new/$name");
         my $done = Test::Spool::read_file("$spool/new/$name.done");
-        my %done = map { $_ => 1 } split /\n/, defined $done ? $done : '';
+        my %done = map { $_ + 0 => 1 } defined $done
+                                       ? $done =~ /^\d{10}$/mg : ();
 
         $self->wrong($wrong) if defined $wrong;
         $self->{files}++;
@@ -479,7 +485,8 @@ sub serve {
 
         if (vec $in, fileno $control, 1) {
             sysread $control, my $line, 64 or return;
-            chomp($app{mode} = $line);
+            chomp $line;
+            $app{mode} = $line if $line ne 'sync';
 
             if ($app{mode} eq 'refuse') {
                 undef $s;

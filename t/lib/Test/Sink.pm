@@ -667,6 +667,10 @@ sub http_date {
 sub write {
     my ($self, $c) = @_;
 
+    # who gets the answer may look at its own clock before this goes on
+
+    $c->{busy}{time} //= time() if $c->{busy};
+
     while (length $c->{out}) {
         my $n = $c->{socket}->syswrite($c->{out}, 65536);
 
@@ -698,7 +702,7 @@ sub write_log {
 
     return if $request->{logged}++;
 
-    $request->{time} = time();
+    $request->{time} //= time();
     $request->{complete} = $complete;
 
     my $line = Test::Sink::encode($request);
