@@ -29,7 +29,8 @@
  */
 
 
-#define NGX_HTTP_TAPTALENT_TRIES  16
+#define NGX_HTTP_TAPTALENT_TRIES    16
+#define NGX_HTTP_TAPTALENT_PATIENCE  200  /* times 10 ms, for a lock */
 
 
 /* the last one is the spool itself */
@@ -523,8 +524,9 @@ ngx_http_taptalent_spool_recover(ngx_http_taptalent_spool_t *spool,
 
 /*
  * One worker at a time, or each takes a lock that the other tries.  Not a lock
- * of the directory, which anybody can have who may read it.  Without a file for
- * it, on a full disk, there is none.
+ * of the directory, which anybody can have who may read it.  Without it, since
+ * the disk is full or somebody does not let go of it, a file may be left for
+ * the next start: better than a worker that does not begin.
  */
 
 static ngx_fd_t
@@ -532,32 +534,49 @@ ngx_http_taptalent_spool_lock_recovery(ngx_http_taptalent_spool_t *spool)
 {
     ngx_fd_t         fd;
     ngx_err_t        err;
+    ngx_uint_t       i;
     ngx_file_info_t  fi;
 
-    for ( ;; ) {
+    fd = NGX_INVALID_FILE;
 
-        fd = openat(spool->fd[NGX_HTTP_TAPTALENT_TMP], "recover.lock",
-                    O_RDWR|O_CREAT|O_NOFOLLOW|O_NONBLOCK|O_CLOEXEC, 0600);
+    for (i = 0; i < NGX_HTTP_TAPTALENT_PATIENCE; i++) {
 
         if (fd == NGX_INVALID_FILE) {
-            return NGX_INVALID_FILE;
+            fd = openat(spool->fd[NGX_HTTP_TAPTALENT_TMP], "recover.lock",
+                        O_RDWR|O_CREAT|O_NOFOLLOW|O_NONBLOCK|O_CLOEXEC, 0600);
+
+            if (fd == NGX_INVALID_FILE) {
+                return NGX_INVALID_FILE;
+            }
         }
 
-        err = (flock(fd, LOCK_EX) == -1
+        err = (flock(fd, LOCK_EX|LOCK_NB) == -1
                || ngx_fd_info(fd, &fi) == NGX_FILE_ERROR) ? ngx_errno : 0;
 
-        if (err == 0 && fi.st_nlink == 1) {
+        if (err == EWOULDBLOCK) {
+            ngx_msleep(10);
+            continue;
+        }
+
+        if (err == 0 && fi.st_nlink) {
             return fd;
         }
 
-        (void) ngx_close_file(fd);
-
         /* the one who had it has unlinked it: all who wait begin anew */
 
-        if (err && err != NGX_EINTR) {
+        (void) ngx_close_file(fd);
+        fd = NGX_INVALID_FILE;
+
+        if (err) {
             return NGX_INVALID_FILE;
         }
     }
+
+    if (fd != NGX_INVALID_FILE) {
+        (void) ngx_close_file(fd);
+    }
+
+    return NGX_INVALID_FILE;
 }
 
 

@@ -222,11 +222,11 @@ if ($other == 0) {
     flock $_, LOCK_EX or POSIX::_exit(1) for $lock, $file;
     syswrite $taken, '.';
 
-    # until somebody waits for the one that is of recovery
+    # until a worker has the one that is of recovery open as well, and waits
 
-    my $inode = (stat $lock)[1];
     my $waits = $t->wait_for(sub {
-        Test::Edge::slurp('/proc/locks') =~ /-> FLOCK .*:$inode /
+        grep { !m{^/proc/$$/} && (readlink // '') eq "$tmp/recover.lock" }
+            glob '/proc/[0-9]*/fd/*'
     }, 5);
 
     POSIX::_exit($waits ? 0 : 2);
