@@ -39,9 +39,13 @@ static ngx_int_t ngx_http_taptalent_backlog_done(
     ngx_http_taptalent_spool_t *spool, u_char *name,
     ngx_http_taptalent_content_t *content,
     ngx_http_taptalent_spool_error_t *error);
+static ngx_int_t ngx_http_taptalent_backlog_parse(
+    ngx_http_taptalent_content_t *content, u_char *text, size_t len);
 static ngx_int_t ngx_http_taptalent_backlog_records(
     ngx_http_taptalent_spool_t *spool, u_char *name, u_char **text,
     size_t *len, ngx_http_taptalent_spool_error_t *error);
+static ngx_int_t ngx_http_taptalent_backlog_append(ngx_fd_t fd, u_char *text,
+    size_t len, ngx_http_taptalent_spool_error_t *error);
 
 
 ngx_fd_t
@@ -359,6 +363,8 @@ ngx_http_taptalent_backlog_check(u_char *name,
         content->lines += (*p == LF);
     }
 
+    content->crc = ngx_http_taptalent_spool_crc32(content->data, content->len);
+
     p = ngx_http_taptalent_backlog_crc(name);
 
     if (p == NULL) {
@@ -371,9 +377,7 @@ ngx_http_taptalent_backlog_check(u_char *name,
         return NGX_OK;
     }
 
-    return ((uint32_t) crc == ngx_http_taptalent_spool_crc32(content->data,
-                                                             content->len))
-           ? NGX_OK : NGX_ERROR;
+    return ((uint32_t) crc == content->crc) ? NGX_OK : NGX_ERROR;
 }
 
 
@@ -414,8 +418,9 @@ ngx_http_taptalent_backlog_done(ngx_http_taptalent_spool_t *spool,
     ngx_http_taptalent_spool_error_t *error)
 {
     size_t      len;
-    u_char     *text, *p, *start, *end;
-    ngx_int_t   rc, line;
+    u_char     *text;
+    u_char      sidecar[NAME_MAX + sizeof(NGX_HTTP_TAPTALENT_SIDECAR)];
+    ngx_int_t   rc;
 
     content->done = calloc(1, content->lines / 8 + 1);
 
@@ -434,13 +439,51 @@ ngx_http_taptalent_backlog_done(ngx_http_taptalent_spool_t *spool,
         return NGX_OK;
     }
 
-    if (rc != NGX_OK) {
-        ngx_free(content->done);
-        content->done = NULL;
-        return NGX_ABORT;
+    if (rc == NGX_OK) {
+
+        rc = ngx_http_taptalent_backlog_parse(content, text, len);
+
+        ngx_free(text);
+
+        if (rc == NGX_OK) {
+            return NGX_OK;
+        }
+
+        /* what is done of this one must not be added to what was of another */
+
+        ngx_memzero(content->done, content->lines / 8 + 1);
+        content->bound = 0;
+
+        ngx_http_taptalent_backlog_sidecar(sidecar, name);
+
+        if (unlinkat(spool->fd[NGX_HTTP_TAPTALENT_NEW], (char *) sidecar, 0)
+            == 0)
+        {
+            return NGX_OK;
+        }
+
+        (void) ngx_http_taptalent_spool_failed(error, ngx_errno, "unlinkat()",
+                                               NGX_HTTP_TAPTALENT_NEW);
     }
 
-    /* a power failure may have left anything: only whole records count */
+    ngx_free(content->done);
+    content->done = NULL;
+
+    return NGX_ABORT;
+}
+
+
+/*
+ * A power failure may have left anything: only whole records count.
+ * NGX_DECLINED if they are of another file.
+ */
+
+static ngx_int_t
+ngx_http_taptalent_backlog_parse(ngx_http_taptalent_content_t *content,
+    u_char *text, size_t len)
+{
+    u_char     *p, *start, *end;
+    ngx_int_t   line, crc;
 
     end = text + len;
     start = text;
@@ -451,17 +494,37 @@ ngx_http_taptalent_backlog_done(ngx_http_taptalent_spool_t *spool,
             continue;
         }
 
-        line = (p - start == NGX_HTTP_TAPTALENT_DONE_LEN - 2)
-               ? ngx_atoi(start, p - start) : 0;
+        switch (p - start) {
 
-        if (line > 0 && (ngx_uint_t) line <= content->lines) {
-            content->done[line / 8] |= 1 << (line % 8);
+        case NGX_HTTP_TAPTALENT_DONE_LEN - 2:
+
+            line = ngx_atoi(start, p - start);
+
+            if (line > 0 && (ngx_uint_t) line <= content->lines) {
+                content->done[line / 8] |= 1 << (line % 8);
+            }
+
+            break;
+
+        case NGX_HTTP_TAPTALENT_BOUND_LEN - 2:
+
+            crc = (*start == '=') ? ngx_hextoi(start + 1, p - start - 1)
+                                  : NGX_ERROR;
+
+            if (crc == NGX_ERROR) {
+                break;
+            }
+
+            if ((uint32_t) crc != content->crc) {
+                return NGX_DECLINED;
+            }
+
+            content->bound = 1;
+            break;
         }
 
         start = p + 1;
     }
-
-    ngx_free(text);
 
     return NGX_OK;
 }
@@ -544,8 +607,8 @@ ngx_http_taptalent_spool_settle(ngx_http_taptalent_spool_t *spool,
     u_char *name, ngx_http_taptalent_content_t *content, u_char *text,
     size_t len, ngx_http_taptalent_spool_error_t *error)
 {
+    u_char     bound[NGX_HTTP_TAPTALENT_BOUND_LEN];
     u_char     sidecar[NAME_MAX + sizeof(NGX_HTTP_TAPTALENT_SIDECAR)];
-    ssize_t    n;
     ngx_fd_t   fd;
     ngx_int_t  rc;
 
@@ -566,6 +629,30 @@ ngx_http_taptalent_spool_settle(ngx_http_taptalent_spool_t *spool,
                                                NGX_HTTP_TAPTALENT_NEW);
     }
 
+    if (!content->bound) {
+        ngx_sprintf(bound, NGX_HTTP_TAPTALENT_BOUND_FORMAT, content->crc);
+
+        rc = ngx_http_taptalent_backlog_append(fd, bound, sizeof(bound),
+                                               error);
+        content->bound = (rc == NGX_OK);
+    }
+
+    if (rc == NGX_OK) {
+        rc = ngx_http_taptalent_backlog_append(fd, text, len, error);
+    }
+
+    (void) ngx_close_file(fd);
+
+    return rc;
+}
+
+
+static ngx_int_t
+ngx_http_taptalent_backlog_append(ngx_fd_t fd, u_char *text, size_t len,
+    ngx_http_taptalent_spool_error_t *error)
+{
+    ssize_t  n;
+
     while (len) {
 
         n = write(fd, text, len);
@@ -576,24 +663,22 @@ ngx_http_taptalent_spool_settle(ngx_http_taptalent_spool_t *spool,
                 continue;
             }
 
-            rc = ngx_http_taptalent_spool_failed(error, ngx_errno, "write()",
-                                                 NGX_HTTP_TAPTALENT_NEW);
-            break;
+            return ngx_http_taptalent_spool_failed(error, ngx_errno,
+                                                   "write()",
+                                                   NGX_HTTP_TAPTALENT_NEW);
         }
 
         if (n == 0) {
-            rc = ngx_http_taptalent_spool_failed(error, NGX_ENOSPC, "write()",
-                                                 NGX_HTTP_TAPTALENT_NEW);
-            break;
+            return ngx_http_taptalent_spool_failed(error, NGX_ENOSPC,
+                                                   "write()",
+                                                   NGX_HTTP_TAPTALENT_NEW);
         }
 
         text += n;
         len -= n;
     }
 
-    (void) ngx_close_file(fd);
-
-    return rc;
+    return NGX_OK;
 }
 
 

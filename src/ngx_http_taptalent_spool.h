@@ -160,6 +160,11 @@ ngx_int_t ngx_http_taptalent_spool_failed(
 #define NGX_HTTP_TAPTALENT_DONE_FORMAT  "\n%010ui\n"
 #define NGX_HTTP_TAPTALENT_DONE_LEN     12
 
+/* before the first one: the crc of the file that they are of */
+
+#define NGX_HTTP_TAPTALENT_BOUND_FORMAT  "\n=%08xD\n"
+#define NGX_HTTP_TAPTALENT_BOUND_LEN     11
+
 
 typedef struct {
     DIR              *dir;         /* NULL between two scans */
@@ -173,6 +178,8 @@ typedef struct {
     size_t            len;
     u_char           *done;        /* a bit for each line, of malloc() */
     ngx_uint_t        lines;
+    ngx_uint_t        bound;       /* the sidecar has the crc */
+    uint32_t          crc;
     ngx_file_uniq_t   uniq;        /* with these two: which file it was */
     time_t            mtime;
     off_t             size;
@@ -194,8 +201,8 @@ ngx_int_t ngx_http_taptalent_spool_scan(ngx_http_taptalent_spool_t *spool,
     ngx_http_taptalent_scan_t *scan, ngx_http_taptalent_spool_error_t *error);
 
 /*
- * Reads a file of new/ and what its sidecar says is done.  NGX_DECLINED: it is
- * gone.  NGX_BUSY: it is none of ours, a link say, and is left alone.
+ * Reads a file of new/ and what its sidecar says is done, unless that is of
+ * another file which had the name: then it goes.  NGX_DECLINED: it is gone.  NGX_BUSY: it is none of ours, a link say, and is left alone.
  * NGX_ABORT: not now, *error is set.  NGX_ERROR: damaged, for
  * ngx_http_taptalent_spool_corrupt().
  */
