@@ -204,6 +204,12 @@ ngx_http_taptalent_queue_poll(ngx_event_t *ev)
 
         q->resettle = 1;
 
+        /* where ngx_msec_t has 32 bits, long ago looks like the future */
+
+        if ((ngx_msec_int_t) (q->again - ngx_current_msec) < 0) {
+            q->again = ngx_current_msec;
+        }
+
         if (q->rescan || q->npending || !ngx_queue_empty(&q->loaded)
             || !ngx_queue_empty(&q->unsettled))
         {

@@ -89,6 +89,7 @@ typedef struct {
     ngx_int_t                         rc;
     ngx_uint_t                        failed;   /* items of it */
     ngx_err_t                         err;      /* of reading it, or 0 */
+    ngx_uint_t                        reads;    /* that failed */
     u_char                           *text;     /* for the sidecar */
     size_t                            len;
 
@@ -132,7 +133,8 @@ typedef struct {
     ngx_uint_t                        line;
     ngx_str_t                         text;     /* the line */
     ngx_http_taptalent_delivery_t     delivery;
-    ngx_http_taptalent_group_t        dead;     /* the line with the reason */
+    ngx_http_taptalent_group_t        dead;     /* the line with the reason,
+                                                   of ngx_alloc() */
     ngx_http_taptalent_reason_e       reason;   /* of it */
     ngx_int_t                         rc;       /* of the work */
     time_t                            age;      /* when it was created */
@@ -182,6 +184,7 @@ struct ngx_http_taptalent_queue_s {
     ngx_queue_t                       ended;    /* files with none at all */
     ngx_queue_t                       unsettled; /* files, after an error */
     ngx_uint_t                        lines;    /* in them */
+    ngx_uint_t                        unread;   /* files, in a row */
     ngx_queue_t                       ready;    /* items to be sent */
     ngx_queue_t                       flying;   /* items in flight */
     ngx_queue_t                       finished; /* items to be settled */

@@ -129,6 +129,7 @@ ngx_http_taptalent_free_item(ngx_http_taptalent_item_t *item)
         item->file->out--;
     }
 
+    ngx_free(item->dead.data);
     ngx_destroy_pool(item->pool);
 }
 
@@ -582,7 +583,7 @@ ngx_http_taptalent_bury(ngx_http_taptalent_item_t *item,
                    "\"at\":\"2026-11-23T08:11:13Z\"},\n")
           + ngx_strlen(ngx_http_taptalent_reasons[reason]) + 2 * NGX_INT_T_LEN;
 
-    p = ngx_pnalloc(item->pool, len);
+    p = ngx_alloc(len, q->log);
 
     if (p == NULL) {
         ngx_http_taptalent_attempt(item, NGX_HTTP_TAPTALENT_RETRY);

@@ -23,6 +23,8 @@
 
 #define NGX_HTTP_TAPTALENT_LOADS     64       /* files in one work */
 #define NGX_HTTP_TAPTALENT_LOAD      1048576  /* bytes in one work */
+#define NGX_HTTP_TAPTALENT_READS     3        /* of one that cannot be read */
+#define NGX_HTTP_TAPTALENT_UNREAD    64       /* such files that are a disk */
 #define NGX_HTTP_TAPTALENT_QUIET     60000    /* ms, between equal errors */
 
 
@@ -47,6 +49,8 @@ static void ngx_http_taptalent_work_finish(ngx_http_taptalent_queue_t *q);
 static void ngx_http_taptalent_work_settled(ngx_http_taptalent_queue_t *q);
 static void ngx_http_taptalent_work_failed(ngx_http_taptalent_queue_t *q);
 static void ngx_http_taptalent_work_loaded(ngx_http_taptalent_queue_t *q,
+    ngx_http_taptalent_file_t *file);
+static void ngx_http_taptalent_work_unread(ngx_http_taptalent_queue_t *q,
     ngx_http_taptalent_file_t *file);
 
 
@@ -520,7 +524,6 @@ ngx_http_taptalent_work_run(void *data, ngx_log_t *log)
     ngx_http_taptalent_queue_t *q = data;
 
     size_t                            bytes;
-    ngx_uint_t                        read, broken;
     ngx_queue_t                      *p;
     ngx_http_taptalent_file_t        *file;
     ngx_http_taptalent_work_t        *work;
@@ -531,8 +534,6 @@ ngx_http_taptalent_work_run(void *data, ngx_log_t *log)
     ngx_http_taptalent_work_settle(q);
 
     bytes = 0;
-    read = 0;
-    broken = 0;
 
     for (p = ngx_queue_head(&work->files);
          p != ngx_queue_sentinel(&work->files);
@@ -546,26 +547,15 @@ ngx_http_taptalent_work_run(void *data, ngx_log_t *log)
 
         file->rc = ngx_http_taptalent_spool_read(q->spool, file->name,
                                                  &file->content, &error);
+        file->err = error.err;
         bytes += file->content.len;
 
         if (ngx_http_taptalent_spool_broken(error.err)) {
             file->rc = NGX_BUSY;
-            file->err = error.err;
-            broken++;
 
-        } else {
-            read++;
-
-            if (error.err) {
-                work->error = error;
-            }
+        } else if (error.err) {
+            work->error = error;
         }
-    }
-
-    /* one of many is broken itself; if it is all of them, the disk is */
-
-    if (broken > 1 && read == 0) {
-        work->error = error;
     }
 
     if (work->scan) {
@@ -582,6 +572,8 @@ static void
 ngx_http_taptalent_work_settle(ngx_http_taptalent_queue_t *q)
 {
     u_char                           *text;
+    ngx_int_t                         rc;
+    ngx_uint_t                        ends;
     ngx_queue_t                      *p;
     ngx_http_taptalent_file_t        *file;
     ngx_http_taptalent_item_t        *item;
@@ -629,8 +621,9 @@ ngx_http_taptalent_work_settle(ngx_http_taptalent_queue_t *q)
     {
         file = ngx_queue_data(p, ngx_http_taptalent_file_t, work);
 
-        if (file->ending && file->failed == 0 && !file->kept) {
+        ends = (file->ending && file->failed == 0 && !file->kept);
 
+        if (ends) {
             file->rc = file->damaged
                        ? ngx_http_taptalent_spool_corrupt(q->spool, file->name,
                                                           &file->content,
@@ -638,19 +631,30 @@ ngx_http_taptalent_work_settle(ngx_http_taptalent_queue_t *q)
                        : ngx_http_taptalent_spool_remove(q->spool, file->name,
                                                          &file->content,
                                                          &error);
+            if (file->rc == NGX_ERROR) {
+                work->error = error;
 
-        } else if (file->len) {
-            file->rc = ngx_http_taptalent_spool_settle(q->spool, file->name,
-                                                       &file->content,
-                                                       file->text, file->len,
-                                                       &error);
+            } else {
+                file->len = 0;
+            }
         }
 
-        if (file->rc == NGX_OK || file->rc == NGX_DECLINED) {
-            file->len = 0;
+        /* one that cannot go must not be sent again either */
 
-        } else {
-            work->error = error;
+        if (file->len) {
+            rc = ngx_http_taptalent_spool_settle(q->spool, file->name,
+                                                 &file->content, file->text,
+                                                 file->len, &error);
+            if (rc == NGX_ERROR) {
+                work->error = error;
+
+            } else {
+                file->len = 0;
+            }
+
+            if (!ends) {
+                file->rc = rc;
+            }
         }
     }
 }
@@ -749,6 +753,8 @@ ngx_http_taptalent_work_settled(ngx_http_taptalent_queue_t *q)
 
         item->file->left++;
         item->dead.len = 0;
+        ngx_free(item->dead.data);
+        item->dead.data = NULL;
 
         ngx_http_taptalent_wait(item, q->forward->retry.max);
     }
@@ -868,11 +874,22 @@ ngx_http_taptalent_work_loaded(ngx_http_taptalent_queue_t *q,
         }
 
         q->lines += file->content.lines;
+        q->unread = 0;
 
         ngx_queue_insert_tail(&q->loaded, &file->queue);
         return;
 
     case NGX_ABORT:
+
+        /* one that fails for ever must not hold up the others */
+
+        if (file->err != NGX_EMFILE && file->err != NGX_ENFILE
+            && (file->busy || ++file->reads == NGX_HTTP_TAPTALENT_READS))
+        {
+            ngx_http_taptalent_work_unread(q, file);
+            return;
+        }
+
         q->again = ngx_current_msec + NGX_HTTP_TAPTALENT_AGAIN;
 
         /* fall through */
@@ -887,31 +904,12 @@ ngx_http_taptalent_work_loaded(ngx_http_taptalent_queue_t *q,
         return;
 
     case NGX_BUSY:
-
-        /* said once, and looked at again with the next scan */
-
-        if (!file->busy && file->err) {
-            ngx_log_error(NGX_LOG_CRIT, q->log, file->err,
-                          "\"%V/new/%s\" is left alone, it cannot be read",
-                          &q->spool->path, file->name);
-
-        } else if (!file->busy) {
-            ngx_log_error(NGX_LOG_WARN, q->log, 0,
-                          "\"%V/new/%s\" is left alone, it is not a file of "
-                          "the worker's with one name",
-                          &q->spool->path, file->name);
-        }
-
-        file->busy = 1;
-        file->idle = 1;
-
-        if (file->again) {
-            ngx_http_taptalent_read_again(q, file);
-        }
-
+        ngx_http_taptalent_work_unread(q, file);
         return;
 
     case NGX_ERROR:
+
+        q->unread = 0;
 
         file->damaged = 1;
         file->counted = 1;
@@ -932,4 +930,39 @@ ngx_http_taptalent_work_loaded(ngx_http_taptalent_queue_t *q,
     }
 
     ngx_http_taptalent_forget_file(q, file);
+}
+
+
+/* said once, and looked at again with the next scan */
+
+static void
+ngx_http_taptalent_work_unread(ngx_http_taptalent_queue_t *q,
+    ngx_http_taptalent_file_t *file)
+{
+    if (!file->busy && file->err) {
+        ngx_log_error(NGX_LOG_CRIT, q->log, file->err,
+                      "\"%V/new/%s\" is left alone, it cannot be read",
+                      &q->spool->path, file->name);
+
+        /* some are broken themselves; so many of them, and the disk is */
+
+        if (++q->unread == NGX_HTTP_TAPTALENT_UNREAD) {
+            (void) ngx_http_taptalent_spool_failed(&q->work.error, file->err,
+                                                   "read()",
+                                                   NGX_HTTP_TAPTALENT_NEW);
+        }
+
+    } else if (!file->busy) {
+        ngx_log_error(NGX_LOG_WARN, q->log, 0,
+                      "\"%V/new/%s\" is left alone, it is not a file of "
+                      "the worker's with one name",
+                      &q->spool->path, file->name);
+    }
+
+    file->busy = 1;
+    file->idle = 1;
+
+    if (file->again) {
+        ngx_http_taptalent_read_again(q, file);
+    }
 }

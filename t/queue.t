@@ -7,6 +7,7 @@
 use strict;
 use warnings;
 
+use Fcntl qw(LOCK_EX);
 use FindBin;
 use lib "$FindBin::Bin/lib";
 
@@ -85,7 +86,7 @@ SKIP: {
 # a destination that is down, and whose event goes elsewhere the next time
 
 {
-    start(forward => '$to', retry => 'initial=100ms max=100ms');
+    start(forward => '$to', retry => 'initial=1s max=1s');
     $app->stop();
 
     $t->post('/hook', numbered());
@@ -162,20 +163,142 @@ SKIP: {
 }
 
 
-# all of them: it is the disk
+# a few, and nothing else, are not the disk yet
 
 {
-    backlog(20);
-    start(wrapper => ['strace', '-qq', '-f', '-o', '/dev/null',
-                      map({ ('-P', $t->spool() . "/new/$_") }
-                          map { m{([^/]+)$} } $t->spool_files()),
-                      '--inject=read:error=EIO']);
+    my @names = backlog(3);
+
+    start(wrapper => unreadable('EIO', @names));
+
+    for my $name (@names) {
+        ok($t->wait_log(qr{crit.*/new/\Q$name\E" is left alone, it cannot be}),
+           "bad sectors: $name");
+    }
+
+    ok($t->reload(old_gone => 1), 'bad sectors: reload');
+    is($t->post('/hook', numbered())->{status}, 200, 'bad sectors: accepted');
+    ok($app->wait_for(1, 10), 'bad sectors: and delivered');
+    is(scalar(() = $t->grep_log(qr/until reload/)), 0, 'bad sectors: it goes on');
+    $t->quit();
+    start();
+    ok($app->wait_for(3, 10), 'readable again: all are delivered');
+    emptied('readable again');
+}
+
+
+# many, and nothing else, are
+
+{
+    my @names = backlog(65);
+
+    start(wrapper => unreadable('EIO', @names));
     ok($t->wait_log(qr/crit.*read\(\).*nothing is forwarded until reload/),
        'bad sectors only: nothing is forwarded');
     $t->quit();
     start();
-    ok($app->wait_for(20, 10), 'readable again: delivered');
+    ok($app->wait_for(65, 10), 'readable again: delivered');
     emptied('readable again');
+}
+
+
+# one that fails for another reason, each time
+
+{
+    my @names = backlog(3);
+
+    start(wrapper => unreadable('EBADMSG', $names[0]));
+    ok($t->wait_log(qr{crit.*/new/\Q$names[0]\E" is left alone, it cannot be}),
+       'another error: a line with its name');
+    is($t->post('/hook', numbered())->{status}, 200, 'another error: accepted');
+    ok($app->wait_for(3, 10), 'another error: the others are delivered');
+    $t->quit();
+    start();
+    ok($app->wait_for(1, 10), 'without it: delivered');
+    emptied('without it');
+}
+
+
+# another file gets the name while nginx is stopped, or while it has no time to
+# look: what was done of the one is not done of the other
+
+for my $killed (0, 1) {
+    my $name = $killed ? 'its name, killed' : 'its name';
+
+    start(retry => 'initial=1h max=1h');
+
+    my $other = join '', line(), line();
+
+    put('a.ndjson', join '', line(), line('404'));
+    ok($t->wait_for(sub { noted('a.ndjson', 1) }, 10), "$name: noted");
+    $app->wait_for(2, 10);
+    $killed ? $t->kill_all() : $t->quit();
+    ok(noted('a.ndjson', 1), "$name: and still");
+    put('a.ndjson', $other);
+    start();
+    ok($app->wait_for(2, 10), "$name: both lines of the other are delivered");
+    emptied($name);
+}
+
+# the same content is the same file
+
+{
+    start(retry => 'initial=1h max=1h');
+
+    my $text = join '', line(), line('404,200');
+
+    put('a.ndjson', $text);
+    ok($t->wait_for(sub { noted('a.ndjson', 1) }, 10), 'a copy: noted');
+    $app->wait_for(2, 10);
+    $t->quit();
+    put('a.ndjson', $text);
+    start();
+    ok($app->wait_for(1, 10), 'a copy: delivered');
+    emptied('a copy');
+    is(scalar(() = $app->requests()), 1, 'a copy: the rest of it');
+}
+
+
+# what cannot be moved to corrupt/ is not sent again
+
+{
+    start(wrapper => ['strace', '-qq', '-f', '-o', '/dev/null', '-P',
+                      $t->spool() . '/corrupt',
+                      '--inject=renameat2:error=EACCES']);
+    put('a.ndjson', join '', line(), "{}\n", line());
+    ok($app->wait_for(2, 10), 'not moved: the good ones are delivered');
+    ok($t->wait_for(sub { noted('a.ndjson', 2) }, 10), 'not moved: noted');
+    ok($t->reload(old_gone => 1), 'not moved: reload');
+    is($t->post('/hook', numbered())->{status}, 200, 'not moved: another');
+    ok($app->wait_for(3, 10), 'not moved: delivered');
+    $t->quit();
+    is(scalar(() = $app->requests()), 3, 'not moved: each once');
+    start();
+    emptied('moved');
+    is(scalar(() = $app->requests()), 0, 'moved: none again');
+}
+
+
+# dead/ takes nothing, and the event is large: the memory is not used up
+
+SKIP: {
+    skip 'a sanitizer keeps what is freed', 4 if $t->has('-fsanitize');
+
+    start(forward => '/a', retry => 'initial=1ms max=1ms permanent=404',
+          wrapper => ['strace', '-qq', '-f', '-o', '/dev/null', '-P',
+                      $t->spool() . '/dead',
+                      '--inject=renameat2:error=EACCES']);
+
+    my $large = event(data => { n => ++$n, mode => '404', x => 'x' x 500_000 });
+
+    is($t->post('/hook', $large)->{status}, 200, 'no dead/: accepted');
+    ok($app->wait_for(20, 30), 'no dead/: it is tried');
+
+    my $before = resident();
+
+    ok($app->wait_for(120, 60), 'no dead/: and tried');
+    cmp_ok(resident() - $before, '<', 20_000_000, 'no dead/: memory');
+    $t->quit();
+    $t->forget_spool();
 }
 
 
@@ -240,6 +363,29 @@ SKIP: {
                        "/proc/$pid/task/$pid/children";
     close $out;
     emptied('a lock of tmp/');
+}
+
+
+# somebody does not let go of the lock of recovery
+
+{
+    my $path = $t->spool() . '/tmp/recover.lock';
+
+    open my $lock, '>', $path or die "open() failed: $!";
+    chown $user, -1, $path;
+    link $path, $t->path('another-name') or die "link() failed: $!";
+    flock $lock, LOCK_EX or die "flock() failed: $!";
+
+    start();
+    is($t->post('/hook', numbered())->{status}, 200, 'recover.lock: accepted');
+    ok($app->wait_for(1, 10), 'recover.lock: delivered');
+    close $lock;
+    ok($t->reload(old_gone => 1), 'recover.lock: reload');
+    ok($t->wait_for(sub { !-e $path }, 5),
+       'recover.lock: taken, whatever else it is called');
+    is($t->post('/hook', numbered())->{status}, 200, 'recover.lock: accepted');
+    ok($app->wait_for(2, 10), 'recover.lock: delivered');
+    emptied('recover.lock');
 }
 
 
@@ -357,6 +503,25 @@ sub line {
     return $line;
 }
 
+# a wrapper with which these files of new/ cannot be read
+
+sub unreadable {
+    my ($error, @names) = @_;
+
+    return ['strace', '-qq', '-f', '-o', '/dev/null',
+            map({ ('-P', $t->spool() . "/new/$_") } @names),
+            "--inject=read:error=$error"];
+}
+
+# bytes of the worker
+
+sub resident {
+    my ($worker) = $t->workers();
+    my ($rss) = Test::Edge::slurp("/proc/$worker/status") =~ /^VmRSS:\s+(\d+)/m;
+
+    return $rss * 1024;
+}
+
 # a file of new/, there at once
 
 sub put {
@@ -390,5 +555,6 @@ sub noted {
     my ($name, $lines) = @_;
     my $path = $t->spool() . "/new/$name.done";
 
-    return -e $path && (() = Test::Edge::slurp($path) =~ /\d+\n/g) == $lines;
+    return -e $path && (() = Test::Edge::slurp($path) =~ /^\d{10}$/mg)
+                        == $lines;
 }
