@@ -29,7 +29,7 @@
  */
 
 
-#define NGX_HTTP_TAPTALENT_TRIES    16
+#define NGX_HTTP_TAPTALENT_TRIES     16
 #define NGX_HTTP_TAPTALENT_PATIENCE  200  /* times 10 ms, for a lock */
 
 

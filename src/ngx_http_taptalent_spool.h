@@ -160,7 +160,7 @@ ngx_int_t ngx_http_taptalent_spool_failed(
 #define NGX_HTTP_TAPTALENT_DONE_FORMAT  "\n%010ui\n"
 #define NGX_HTTP_TAPTALENT_DONE_LEN     12
 
-/* before the first one: the crc of the file that they are of */
+/* before the first one: the crc of the file that they are of, all of it */
 
 #define NGX_HTTP_TAPTALENT_BOUND_FORMAT  "\n=%08xD\n"
 #define NGX_HTTP_TAPTALENT_BOUND_LEN     11
@@ -201,10 +201,10 @@ ngx_int_t ngx_http_taptalent_spool_scan(ngx_http_taptalent_spool_t *spool,
     ngx_http_taptalent_scan_t *scan, ngx_http_taptalent_spool_error_t *error);
 
 /*
- * Reads a file of new/ and what its sidecar says is done, unless that is of
- * another file which had the name: then it goes.  NGX_DECLINED: it is gone.  NGX_BUSY: it is none of ours, a link say, and is left alone.
- * NGX_ABORT: not now, *error is set.  NGX_ERROR: damaged, for
- * ngx_http_taptalent_spool_corrupt().
+ * Reads a file of new/ and what its sidecar says is done; a sidecar of another
+ * file that had the name goes.  NGX_DECLINED: it is gone.  NGX_BUSY: it is none
+ * of ours, a link say, and is left alone.  NGX_ABORT: not now, *error is set.
+ * NGX_ERROR: damaged, for ngx_http_taptalent_spool_corrupt().
  */
 ngx_int_t ngx_http_taptalent_spool_read(ngx_http_taptalent_spool_t *spool,
     u_char *name, ngx_http_taptalent_content_t *content,
