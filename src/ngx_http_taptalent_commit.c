@@ -32,6 +32,8 @@
 
 static void ngx_http_taptalent_commit_measured(
     ngx_http_taptalent_commit_t *c);
+static ngx_int_t ngx_http_taptalent_commit_probed(
+    ngx_http_taptalent_commit_t *c, const char **why);
 static ngx_int_t ngx_http_taptalent_commit_room(
     ngx_http_taptalent_commit_t *c, size_t len, const char **why);
 static void ngx_http_taptalent_commit_remember(
@@ -132,12 +134,9 @@ ngx_http_taptalent_commit_ready(ngx_http_taptalent_commit_t *c, size_t len,
             return NGX_DECLINED;
         }
 
-        if ((ngx_msec_int_t) (c->probe - ngx_current_msec) > 0) {
-            *why = "the spool has failed, it will be tried again";
+        if (ngx_http_taptalent_commit_probed(c, why) != NGX_OK) {
             return NGX_DECLINED;
         }
-
-        c->probe = ngx_current_msec + NGX_HTTP_TAPTALENT_PROBE;
 
         if (ngx_http_taptalent_commit_open(c) != NGX_OK) {
             *why = "the spool cannot be opened";
@@ -165,6 +164,19 @@ ngx_http_taptalent_commit_ready(ngx_http_taptalent_commit_t *c, size_t len,
     }
 
     return ngx_http_taptalent_commit_room(c, len, why);
+}
+
+
+static ngx_int_t
+ngx_http_taptalent_commit_probed(ngx_http_taptalent_commit_t *c,
+    const char **why)
+{
+    if ((ngx_msec_int_t) (c->probe - ngx_current_msec) > 0) {
+        *why = "the spool has failed, it will be tried again";
+        return NGX_DECLINED;
+    }
+
+    return NGX_OK;
 }
 
 
@@ -269,6 +281,10 @@ ngx_http_taptalent_commit_reserve(ngx_http_taptalent_commit_t *c, size_t len,
         return NULL;
     }
 
+    if (c->failed && ngx_http_taptalent_commit_probed(c, why) != NGX_OK) {
+        return NULL;
+    }
+
     if (ngx_http_taptalent_commit_room(c, len, why) != NGX_OK) {
         return NULL;
     }
@@ -296,6 +312,12 @@ ngx_http_taptalent_commit_reserve(ngx_http_taptalent_commit_t *c, size_t len,
 
         batch->group.data = data;
         batch->size = size;
+    }
+
+    /* who was let in and is refused for its body has tried nothing */
+
+    if (c->failed) {
+        c->probe = ngx_current_msec + NGX_HTTP_TAPTALENT_PROBE;
     }
 
     return batch->group.data + batch->group.len;

@@ -131,8 +131,7 @@ ngx_uint_t ngx_http_taptalent_commit_low(ngx_http_taptalent_commit_t *c,
 
 /*
  * Whether an event of about "len" bytes may come: NGX_OK, or NGX_DECLINED
- * with *why set to a constant text for the log.  Call it once for an event:
- * after a failure it lets one through each second, to see.
+ * with *why set to a constant text for the log.
  */
 ngx_int_t ngx_http_taptalent_commit_ready(ngx_http_taptalent_commit_t *c,
     size_t len, const char **why);
@@ -140,7 +139,9 @@ ngx_int_t ngx_http_taptalent_commit_ready(ngx_http_taptalent_commit_t *c,
 /*
  * Memory for a line of at most "len" bytes, valid until the next call of any
  * of these functions.  NULL, and *why as above, if there is none, or if the
- * buffer has been filled or the spool has failed since it was ready.
+ * buffer has been filled or the spool has failed since it was ready.  Call it
+ * once for an event that is to be added: after a failure it lets one through
+ * each second, to see.
  */
 u_char *ngx_http_taptalent_commit_reserve(ngx_http_taptalent_commit_t *c,
     size_t len, const char **why);

@@ -274,6 +274,16 @@ is_deeply([grep { status($_) != 200 } @hard], [],
 
     ok($t->wait_for(sub { status($name) == 200 }, 5, 'recovery'), 'recovered');
 
+    # one that is let in and refused for its body has tried nothing
+
+    $strace = inject('openat:error=ENOSPC:when=1');
+    is_refused(post($name), 'the disk is full for a moment');
+    $strace->detach();
+
+    ok($t->wait_for(sub { $t->post("/$name", '{')->{status} == 400 }, 5),
+       'one that is not JSON is let in');
+    is(status($name), 200, 'and takes the turn of no other');
+
     $trials++;
 }
 
