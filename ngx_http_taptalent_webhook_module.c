@@ -999,7 +999,12 @@ ngx_http_taptalent_webhook(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     }
 
     clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
-    clcf->handler = ngx_http_taptalent_handler;
+
+    /* another one is told of when the location is merged */
+
+    if (clcf->handler == NULL) {
+        clcf->handler = ngx_http_taptalent_handler;
+    }
 
     return NGX_CONF_OK;
 }

@@ -317,7 +317,9 @@ for my $mode ('on', 'receiver') {
         qr/shares its location.*proxy_pass.*another location/,
         location => join ' ', map { s/MODE/$mode/r } @{$_}[1 .. $#$_])
         for ['after it', 'taptalent_webhook MODE;', $company, $spool,
-             'proxy_pass http://127.0.0.1:1;'];
+             'proxy_pass http://127.0.0.1:1;'],
+            ['before it', 'proxy_pass http://127.0.0.1:1;',
+             'taptalent_webhook MODE;', $company, $spool];
 }
 
 
