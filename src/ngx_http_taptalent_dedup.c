@@ -17,6 +17,10 @@
  *
  * Time is that of the event loop, which is monotonic and the same in all
  * workers: a clock that is set neither forgets nor keeps.
+ *
+ * The master takes the mutex from a worker that was killed with it, and what
+ * that one was changing stays half changed.  Who finds it so leaves it alone:
+ * without ids events are stored twice, which is not the end of anything.
  */
 
 
@@ -33,6 +37,12 @@ typedef struct {
 } ngx_http_taptalent_dedup_node_t;
 
 
+static ngx_uint_t ngx_http_taptalent_dedup_whole(
+    ngx_http_taptalent_zone_t *zone);
+static void ngx_http_taptalent_dedup_begin(ngx_http_taptalent_zone_t *zone);
+static void ngx_http_taptalent_dedup_end(ngx_http_taptalent_zone_t *zone);
+static void *ngx_http_taptalent_dedup_take(ngx_http_taptalent_zone_t *zone,
+    size_t size);
 static ngx_http_taptalent_dedup_node_t *ngx_http_taptalent_dedup_find(
     ngx_http_taptalent_zone_shared_t *sh, ngx_http_taptalent_zone_spool_t *s,
     u_char *id);
@@ -61,10 +71,69 @@ ngx_http_taptalent_dedup_init(ngx_http_taptalent_zone_shared_t *sh)
 }
 
 
-/* what becomes free may be in several pages, so it may take some of them */
+/* with the mutex, like the two below */
+
+static ngx_uint_t
+ngx_http_taptalent_dedup_whole(ngx_http_taptalent_zone_t *zone)
+{
+    if (!zone->sh->changing) {
+        return 1;
+    }
+
+    if (!zone->torn) {
+        zone->torn = 1;
+
+        ngx_log_error(NGX_LOG_ERR, ngx_cycle->log, 0,
+                      "a worker was killed while it changed the zone of "
+                      "\"taptalent_webhook_zone\", what is repeated is stored "
+                      "again until nginx is restarted");
+    }
+
+    return 0;
+}
+
+
+static void
+ngx_http_taptalent_dedup_begin(ngx_http_taptalent_zone_t *zone)
+{
+    zone->sh->changing = 1;
+
+    ngx_memory_barrier();
+}
+
+
+static void
+ngx_http_taptalent_dedup_end(ngx_http_taptalent_zone_t *zone)
+{
+    ngx_memory_barrier();
+
+    zone->sh->changing = 0;
+}
+
 
 void *
 ngx_http_taptalent_dedup_alloc(ngx_http_taptalent_zone_t *zone, size_t size)
+{
+    void  *p;
+
+    if (!ngx_http_taptalent_dedup_whole(zone)) {
+        return NULL;
+    }
+
+    ngx_http_taptalent_dedup_begin(zone);
+
+    p = ngx_http_taptalent_dedup_take(zone, size);
+
+    ngx_http_taptalent_dedup_end(zone);
+
+    return p;
+}
+
+
+/* what becomes free may be in several pages, so it may take some of them */
+
+static void *
+ngx_http_taptalent_dedup_take(ngx_http_taptalent_zone_t *zone, size_t size)
 {
     void  *p;
 
@@ -92,7 +161,8 @@ ngx_http_taptalent_dedup_seen(ngx_http_taptalent_zone_t *zone,
 
     ngx_shmtx_lock(&zone->shpool->mutex);
 
-    node = ngx_http_taptalent_dedup_find(zone->sh, s, id);
+    node = ngx_http_taptalent_dedup_whole(zone)
+           ? ngx_http_taptalent_dedup_find(zone->sh, s, id) : NULL;
 
     /* another worker may be a tick ahead */
 
@@ -116,9 +186,15 @@ ngx_http_taptalent_dedup_add(ngx_http_taptalent_zone_t *zone,
 
     ngx_shmtx_lock(&zone->shpool->mutex);
 
-    while (n--) {
-        ngx_http_taptalent_dedup_insert(zone, s, ids);
-        ids += NGX_HTTP_TAPTALENT_ID_LEN;
+    if (ngx_http_taptalent_dedup_whole(zone)) {
+        ngx_http_taptalent_dedup_begin(zone);
+
+        while (n--) {
+            ngx_http_taptalent_dedup_insert(zone, s, ids);
+            ids += NGX_HTTP_TAPTALENT_ID_LEN;
+        }
+
+        ngx_http_taptalent_dedup_end(zone);
     }
 
     ngx_shmtx_unlock(&zone->shpool->mutex);
@@ -143,7 +219,7 @@ ngx_http_taptalent_dedup_insert(ngx_http_taptalent_zone_t *zone,
         goto done;
     }
 
-    node = ngx_http_taptalent_dedup_alloc(zone,
+    node = ngx_http_taptalent_dedup_take(zone,
                                       sizeof(ngx_http_taptalent_dedup_node_t));
     if (node == NULL) {
         return;

@@ -24,7 +24,8 @@ void ngx_http_taptalent_dedup_init(ngx_http_taptalent_zone_shared_t *sh);
 
 /*
  * Memory of the zone, zeroed, for which ids are forgotten if need be; NULL if
- * that is not enough.  The caller holds the mutex.
+ * that is not enough, or if a worker was killed while it changed the zone.  The
+ * caller holds the mutex.
  */
 void *ngx_http_taptalent_dedup_alloc(ngx_http_taptalent_zone_t *zone,
     size_t size);

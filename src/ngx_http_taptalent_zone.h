@@ -209,6 +209,8 @@ typedef struct {
 
     ngx_http_taptalent_history_t  history[NGX_HTTP_TAPTALENT_HISTORY];
 
+    ngx_atomic_t                  changing;       /* what follows */
+
     ngx_rbtree_t                  ids;            /* of what is committed */
     ngx_rbtree_node_t             sentinel;
 
@@ -227,6 +229,7 @@ typedef struct {
     ngx_array_t                        spools;    /* configured, pointers */
     ngx_msec_t                         window;    /* the longest for an id */
     ngx_uint_t                         type;      /* of the last event */
+    ngx_uint_t                         torn;      /* and logged */
     void                              *conf;      /* the caller's */
 } ngx_http_taptalent_zone_t;
 

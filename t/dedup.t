@@ -141,6 +141,7 @@ dead_letters();
 memory();
 bounded();
 strangers();
+torn();
 
 $t->no_alerts();
 
@@ -462,4 +463,74 @@ sub strangers {
 
     ok($t->post('/kept', $event, headers => $key)->{json}{duplicate},
        'strangers do not make it forget');
+}
+
+
+# a worker was killed in the middle of a change: what it says of itself in the
+# zone is written there by hand
+
+sub torn {
+  SKIP: {
+    my $tree = $t->top() . '/build/debian/nginx';
+
+    skip 'needs root, and the headers that this nginx was built with', 12
+        if $> != 0 || $ENV{TEST_NGINX_BINARY}
+           || !-e "$tree/objs/ngx_auto_config.h";
+
+    no warnings 'portable';
+
+    my $source = $t->write_file('offsets.c', <<'EOC');
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_http_taptalent_zone.h>
+
+int
+main(void)
+{
+    return !printf("%zu %zu\n", offsetof(ngx_slab_pool_t, data),
+                   offsetof(ngx_http_taptalent_zone_shared_t, changing));
+}
+EOC
+
+    my $binary = $t->path('offsets');
+
+    system('gcc', '-o', $binary, map({ "-I$tree/$_" } qw(src/core src/event
+           src/event/modules src/os/unix src/http src/http/modules objs)),
+           '-I' . $t->top() . '/src', $source) == 0 or die 'gcc failed';
+
+    my ($data, $changing) = split ' ', qx{$binary};
+    my ($worker) = $t->workers();
+    my ($zone) = grep { defined } map {
+        /^(\w+)-(\w+) rw-s .*\/dev\/zero/ && hex($2) - hex($1) == 256 * 1024
+            ? hex $1 : undef
+    } split /\n/, Test::Edge::slurp("/proc/$worker/maps");
+
+    open my $memory, '+<:raw', "/proc/$worker/mem" or die "open() failed: $!";
+    sysseek $memory, $zone + $data, 0;
+    sysread $memory, my $shared, 8;
+    sysseek $memory, unpack('Q', $shared) + $changing, 0;
+
+    my $event = fresh();
+
+    ok($t->post('/hook', $event)->{json}{received}, 'torn: before');
+    ok($t->wait_for(sub { $t->post('/hook', $event)->{json}{duplicate} }, 5),
+       'torn: it is known');
+    is(syswrite($memory, pack 'Q', 1), 8, 'torn');
+    ok(!$t->post('/hook', $event)->{json}{duplicate}, 'torn: not any more')
+        for 1 .. 3;
+    is($t->get('/json')->{status}, 200, 'torn: the status goes on');
+    ok($t->wait_log(qr/\[error\].*a worker was killed while it changed the zone/),
+       'torn: it is said');
+
+    my @said = $t->grep_log(qr/while it changed the zone/);
+
+    cmp_ok(scalar @said, '<=', 2, 'torn: once by each worker');
+    ok($t->reload(old_gone => 1), 'torn: reload');
+    ok(!$t->post('/hook', $event)->{json}{duplicate}, 'torn: and still');
+    $t->stop();
+    $t->run();
+    $t->post('/hook', $event);
+    ok($t->wait_for(sub { $t->post('/hook', $event)->{json}{duplicate} }, 5),
+       'torn: until nginx is restarted');
+  }
 }
