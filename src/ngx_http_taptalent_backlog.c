@@ -24,6 +24,8 @@
 
 
 static void ngx_http_taptalent_backlog_sidecar(u_char *sidecar, u_char *name);
+static int ngx_http_taptalent_backlog_forget(
+    ngx_http_taptalent_spool_t *spool, u_char *name);
 static ngx_uint_t ngx_http_taptalent_backlog_foreign(ngx_err_t err);
 static ngx_uint_t ngx_http_taptalent_backlog_ours(ngx_file_info_t *fi);
 static ngx_int_t ngx_http_taptalent_backlog_same(
@@ -44,8 +46,6 @@ static ngx_int_t ngx_http_taptalent_backlog_parse(
 static ngx_int_t ngx_http_taptalent_backlog_records(
     ngx_http_taptalent_spool_t *spool, u_char *name, u_char **text,
     size_t *len, ngx_http_taptalent_spool_error_t *error);
-static ngx_int_t ngx_http_taptalent_backlog_append(ngx_fd_t fd, u_char *text,
-    size_t len, ngx_http_taptalent_spool_error_t *error);
 
 
 ngx_fd_t
@@ -286,7 +286,6 @@ ngx_http_taptalent_backlog_same(ngx_http_taptalent_spool_t *spool,
     u_char *name, ngx_http_taptalent_content_t *content,
     ngx_http_taptalent_spool_error_t *error)
 {
-    u_char           sidecar[NAME_MAX + sizeof(NGX_HTTP_TAPTALENT_SIDECAR)];
     ngx_fd_t         fd;
     ngx_file_info_t  fi;
 
@@ -306,9 +305,7 @@ ngx_http_taptalent_backlog_same(ngx_http_taptalent_spool_t *spool,
                                                NGX_HTTP_TAPTALENT_NEW);
     }
 
-    ngx_http_taptalent_backlog_sidecar(sidecar, name);
-
-    (void) unlinkat(fd, (char *) sidecar, 0);
+    (void) ngx_http_taptalent_backlog_forget(spool, name);
 
     return NGX_DECLINED;
 }
@@ -419,7 +416,6 @@ ngx_http_taptalent_backlog_done(ngx_http_taptalent_spool_t *spool,
 {
     size_t      len;
     u_char     *text;
-    u_char      sidecar[NAME_MAX + sizeof(NGX_HTTP_TAPTALENT_SIDECAR)];
     ngx_int_t   rc;
 
     content->done = calloc(1, content->lines / 8 + 1);
@@ -454,11 +450,7 @@ ngx_http_taptalent_backlog_done(ngx_http_taptalent_spool_t *spool,
         ngx_memzero(content->done, content->lines / 8 + 1);
         content->bound = 0;
 
-        ngx_http_taptalent_backlog_sidecar(sidecar, name);
-
-        if (unlinkat(spool->fd[NGX_HTTP_TAPTALENT_NEW], (char *) sidecar, 0)
-            == 0)
-        {
+        if (ngx_http_taptalent_backlog_forget(spool, name) == 0) {
             return NGX_OK;
         }
 
@@ -632,13 +624,14 @@ ngx_http_taptalent_spool_settle(ngx_http_taptalent_spool_t *spool,
     if (!content->bound) {
         ngx_sprintf(bound, NGX_HTTP_TAPTALENT_BOUND_FORMAT, content->crc);
 
-        rc = ngx_http_taptalent_backlog_append(fd, bound, sizeof(bound),
-                                               error);
+        rc = ngx_http_taptalent_spool_append(fd, bound, sizeof(bound),
+                                             NGX_HTTP_TAPTALENT_NEW, error);
         content->bound = (rc == NGX_OK);
     }
 
     if (rc == NGX_OK) {
-        rc = ngx_http_taptalent_backlog_append(fd, text, len, error);
+        rc = ngx_http_taptalent_spool_append(fd, text, len,
+                                             NGX_HTTP_TAPTALENT_NEW, error);
     }
 
     (void) ngx_close_file(fd);
@@ -647,47 +640,11 @@ ngx_http_taptalent_spool_settle(ngx_http_taptalent_spool_t *spool,
 }
 
 
-static ngx_int_t
-ngx_http_taptalent_backlog_append(ngx_fd_t fd, u_char *text, size_t len,
-    ngx_http_taptalent_spool_error_t *error)
-{
-    ssize_t  n;
-
-    while (len) {
-
-        n = write(fd, text, len);
-
-        if (n == -1) {
-
-            if (ngx_errno == NGX_EINTR) {
-                continue;
-            }
-
-            return ngx_http_taptalent_spool_failed(error, ngx_errno,
-                                                   "write()",
-                                                   NGX_HTTP_TAPTALENT_NEW);
-        }
-
-        if (n == 0) {
-            return ngx_http_taptalent_spool_failed(error, NGX_ENOSPC,
-                                                   "write()",
-                                                   NGX_HTTP_TAPTALENT_NEW);
-        }
-
-        text += n;
-        len -= n;
-    }
-
-    return NGX_OK;
-}
-
-
 ngx_int_t
 ngx_http_taptalent_spool_remove(ngx_http_taptalent_spool_t *spool,
     u_char *name, ngx_http_taptalent_content_t *content,
     ngx_http_taptalent_spool_error_t *error)
 {
-    u_char     sidecar[NAME_MAX + sizeof(NGX_HTTP_TAPTALENT_SIDECAR)];
     ngx_fd_t   fd;
     ngx_int_t  rc;
 
@@ -706,9 +663,7 @@ ngx_http_taptalent_spool_remove(ngx_http_taptalent_spool_t *spool,
                                                NGX_HTTP_TAPTALENT_NEW);
     }
 
-    ngx_http_taptalent_backlog_sidecar(sidecar, name);
-
-    (void) unlinkat(fd, (char *) sidecar, 0);
+    (void) ngx_http_taptalent_backlog_forget(spool, name);
 
     return NGX_OK;
 }
@@ -767,4 +722,16 @@ static void
 ngx_http_taptalent_backlog_sidecar(u_char *sidecar, u_char *name)
 {
     ngx_sprintf(sidecar, "%s" NGX_HTTP_TAPTALENT_SIDECAR "%Z", name);
+}
+
+
+static int
+ngx_http_taptalent_backlog_forget(ngx_http_taptalent_spool_t *spool,
+    u_char *name)
+{
+    u_char  sidecar[NAME_MAX + sizeof(NGX_HTTP_TAPTALENT_SIDECAR)];
+
+    ngx_http_taptalent_backlog_sidecar(sidecar, name);
+
+    return unlinkat(spool->fd[NGX_HTTP_TAPTALENT_NEW], (char *) sidecar, 0);
 }

@@ -537,43 +537,33 @@ ngx_http_taptalent_spool_lock_recovery(ngx_http_taptalent_spool_t *spool)
     ngx_uint_t       i;
     ngx_file_info_t  fi;
 
-    fd = NGX_INVALID_FILE;
-
     for (i = 0; i < NGX_HTTP_TAPTALENT_PATIENCE; i++) {
 
-        if (fd == NGX_INVALID_FILE) {
-            fd = openat(spool->fd[NGX_HTTP_TAPTALENT_TMP], "recover.lock",
-                        O_RDWR|O_CREAT|O_NOFOLLOW|O_NONBLOCK|O_CLOEXEC, 0600);
+        fd = openat(spool->fd[NGX_HTTP_TAPTALENT_TMP], "recover.lock",
+                    O_RDWR|O_CREAT|O_NOFOLLOW|O_NONBLOCK|O_CLOEXEC, 0600);
 
-            if (fd == NGX_INVALID_FILE) {
-                return NGX_INVALID_FILE;
-            }
+        if (fd == NGX_INVALID_FILE) {
+            return NGX_INVALID_FILE;
         }
 
         err = (flock(fd, LOCK_EX|LOCK_NB) == -1
                || ngx_fd_info(fd, &fi) == NGX_FILE_ERROR) ? ngx_errno : 0;
 
-        if (err == EWOULDBLOCK) {
-            ngx_msleep(10);
-            continue;
-        }
-
         if (err == 0 && fi.st_nlink) {
             return fd;
         }
 
-        /* the one who had it has unlinked it: all who wait begin anew */
+        /* if the one who had it has unlinked it, all who wait begin anew */
 
-        (void) ngx_close_file(fd);
-        fd = NGX_INVALID_FILE;
-
-        if (err) {
-            return NGX_INVALID_FILE;
+        if (err == EWOULDBLOCK) {
+            ngx_msleep(10);
         }
-    }
 
-    if (fd != NGX_INVALID_FILE) {
         (void) ngx_close_file(fd);
+
+        if (err && err != EWOULDBLOCK) {
+            break;
+        }
     }
 
     return NGX_INVALID_FILE;
@@ -890,9 +880,6 @@ ngx_http_taptalent_spool_write(ngx_http_taptalent_spool_t *spool,
     ngx_fd_t fd, ngx_http_taptalent_group_t *group,
     ngx_http_taptalent_spool_error_t *error)
 {
-    u_char   *p, *last;
-    ssize_t   n;
-
     /* open() has made it 0600, or less with an odd umask */
 
     if (spool->access != 0600
@@ -902,12 +889,32 @@ ngx_http_taptalent_spool_write(ngx_http_taptalent_spool_t *spool,
                                                NGX_HTTP_TAPTALENT_TMP);
     }
 
-    p = group->data;
-    last = p + group->len;
+    if (ngx_http_taptalent_spool_append(fd, group->data, group->len,
+                                        NGX_HTTP_TAPTALENT_TMP, error)
+        != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
 
-    while (p < last) {
+    if (spool->sync && fdatasync(fd) == -1) {
+        return ngx_http_taptalent_spool_failed(error, ngx_errno,
+                                               "fdatasync()",
+                                               NGX_HTTP_TAPTALENT_TMP);
+    }
 
-        n = write(fd, p, last - p);
+    return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_http_taptalent_spool_append(ngx_fd_t fd, u_char *data, size_t len,
+    ngx_http_taptalent_dir_e dir, ngx_http_taptalent_spool_error_t *error)
+{
+    ssize_t  n;
+
+    while (len) {
+
+        n = write(fd, data, len);
 
         if (n == -1) {
 
@@ -916,23 +923,16 @@ ngx_http_taptalent_spool_write(ngx_http_taptalent_spool_t *spool,
             }
 
             return ngx_http_taptalent_spool_failed(error, ngx_errno,
-                                                   "write()",
-                                                   NGX_HTTP_TAPTALENT_TMP);
+                                                   "write()", dir);
         }
 
         if (n == 0) {
             return ngx_http_taptalent_spool_failed(error, NGX_ENOSPC,
-                                                   "write()",
-                                                   NGX_HTTP_TAPTALENT_TMP);
+                                                   "write()", dir);
         }
 
-        p += n;
-    }
-
-    if (spool->sync && fdatasync(fd) == -1) {
-        return ngx_http_taptalent_spool_failed(error, ngx_errno,
-                                               "fdatasync()",
-                                               NGX_HTTP_TAPTALENT_TMP);
+        data += n;
+        len -= n;
     }
 
     return NGX_OK;

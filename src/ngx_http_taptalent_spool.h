@@ -140,6 +140,11 @@ ngx_int_t ngx_http_taptalent_spool_sync(ngx_http_taptalent_spool_t *spool,
 /* the checksum of a name: that of zlib, and of ISO 3309 */
 uint32_t ngx_http_taptalent_spool_crc32(u_char *data, size_t len);
 
+/* writes all of it, to a file in that directory, which is for *error */
+ngx_int_t ngx_http_taptalent_spool_append(ngx_fd_t fd, u_char *data,
+    size_t len, ngx_http_taptalent_dir_e dir,
+    ngx_http_taptalent_spool_error_t *error);
+
 /* sets *error, and returns NGX_ERROR; for the spool's own files */
 ngx_int_t ngx_http_taptalent_spool_failed(
     ngx_http_taptalent_spool_error_t *error, ngx_err_t err, const char *call,
