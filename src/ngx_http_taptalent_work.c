@@ -550,10 +550,7 @@ ngx_http_taptalent_work_run(void *data, ngx_log_t *log)
         file->err = error.err;
         bytes += file->content.len;
 
-        if (ngx_http_taptalent_spool_broken(error.err)) {
-            file->rc = NGX_BUSY;
-
-        } else if (error.err) {
+        if (error.err && !ngx_http_taptalent_spool_broken(error.err)) {
             work->error = error;
         }
     }
@@ -883,8 +880,10 @@ ngx_http_taptalent_work_loaded(ngx_http_taptalent_queue_t *q,
 
         /* one that fails for ever must not hold up the others */
 
-        if (file->err != NGX_EMFILE && file->err != NGX_ENFILE
-            && (file->busy || ++file->reads == NGX_HTTP_TAPTALENT_READS))
+        if (ngx_http_taptalent_spool_broken(file->err)
+            || (file->err != NGX_EMFILE && file->err != NGX_ENFILE
+                && (file->busy
+                    || ++file->reads == NGX_HTTP_TAPTALENT_READS)))
         {
             ngx_http_taptalent_work_unread(q, file);
             return;

@@ -105,9 +105,8 @@ SKIP: {
 
 {
     backlog(3);
-    start(wrapper => ['strace', '-qq', '-f', '-o', '/dev/null', '-P',
-                      $t->spool(),
-                      '--inject=openat,open:error=EMFILE:when=1..1']);
+    start(wrapper => failing('openat,open:error=EMFILE:when=1..1',
+                             $t->spool()));
     ok($app->wait_for(3, 10), 'not opened: delivered');
     like(scalar $t->error_log(), qr/open\(\) .* failed.*Too many open files/,
          'not opened: it had failed');
@@ -146,9 +145,7 @@ SKIP: {
 {
     my @names = backlog(20);
 
-    start(wrapper => ['strace', '-qq', '-f', '-o', '/dev/null', '-P',
-                      $t->spool() . "/new/$names[0]",
-                      '--inject=read:error=EIO']);
+    start(wrapper => unreadable('EIO', $names[0]));
     ok($app->wait_for(19, 10), 'a bad sector: the others are delivered');
     ok($t->wait_log(qr{crit.*/new/\Q$names[0]\E" is left alone, it cannot be}),
        'a bad sector: a line with its name');
@@ -261,9 +258,8 @@ for my $killed (0, 1) {
 # what cannot be moved to corrupt/ is not sent again
 
 {
-    start(wrapper => ['strace', '-qq', '-f', '-o', '/dev/null', '-P',
-                      $t->spool() . '/corrupt',
-                      '--inject=renameat2:error=EACCES']);
+    start(wrapper => failing('renameat2:error=EACCES',
+                             $t->spool() . '/corrupt'));
     put('a.ndjson', join '', line(), "{}\n", line());
     ok($app->wait_for(2, 10), 'not moved: the good ones are delivered');
     ok($t->wait_for(sub { noted('a.ndjson', 2) }, 10), 'not moved: noted');
@@ -284,9 +280,8 @@ SKIP: {
     skip 'a sanitizer keeps what is freed', 4 if $t->has('-fsanitize');
 
     start(forward => '/a', retry => 'initial=1ms max=1ms permanent=404',
-          wrapper => ['strace', '-qq', '-f', '-o', '/dev/null', '-P',
-                      $t->spool() . '/dead',
-                      '--inject=renameat2:error=EACCES']);
+          wrapper => failing('renameat2:error=EACCES',
+                             $t->spool() . '/dead'));
 
     my $large = event(data => { n => ++$n, mode => '404', x => 'x' x 500_000 });
 
@@ -392,8 +387,7 @@ SKIP: {
 # a filesystem without locks is told of, and is not filled with them
 
 {
-    start(wrapper => ['strace', '-qq', '-f', '-o', '/dev/null',
-                      '--inject=flock:error=ENOLCK']);
+    start(wrapper => failing('flock:error=ENOLCK'));
 
     my $before = () = glob $t->spool() . '/tmp/*.lock';
 
@@ -503,14 +497,22 @@ sub line {
     return $line;
 }
 
-# a wrapper with which these files of new/ cannot be read
+# a wrapper with which a call fails, for these paths if there are some
+
+sub failing {
+    my ($inject, @paths) = @_;
+
+    return ['strace', '-qq', '-f', '-o', '/dev/null',
+            map({ ('-P', $_) } @paths), "--inject=$inject"];
+}
+
+# one with which these files of new/ cannot be read
 
 sub unreadable {
     my ($error, @names) = @_;
 
-    return ['strace', '-qq', '-f', '-o', '/dev/null',
-            map({ ('-P', $t->spool() . "/new/$_") } @names),
-            "--inject=read:error=$error"];
+    return failing("read:error=$error",
+                   map { $t->spool() . "/new/$_" } @names);
 }
 
 # bytes of the worker
