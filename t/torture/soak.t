@@ -151,16 +151,36 @@ sub at_rest {
 }
 
 
-# what it takes once: pools of connections, buffers, arenas of the threads
+my @modes = qw(jitter:20 mixed refuse ok half 500 reset 429 hang 302 slow:50);
+my ($n, $stuck, @samples) = (0, 0);
+
+# the next of its ways to fail, for so many seconds
+
+sub fault {
+    my ($pause) = @_;
+
+    $app->mode($modes[$n++ % @modes]);
+    select undef, undef, undef, $pause / 2;
+
+    $app->mode('ok');
+    $o->wait_delivered(50) or $stuck++;
+    select undef, undef, undef, $pause / 2;
+}
+
+
+# What it takes once: pools of connections, buffers, arenas of the threads. Each
+# fault has a peak of its own, and an allocator keeps what a peak took.
 
 my @loads = load();
 my $rude = rude();
 
 $o->wait_delivered(500) or diag('slow');
-$app->mode('refuse');
-$o->wait_acked(200);
-$app->mode('ok');
-$o->wait_delivered(500) or diag('slow');
+
+for (@modes) {
+    fault(1);
+    last if $stuck > 3;
+}
+
 kill 'TERM', $rude;
 waitpid $rude, 0;
 $_->stop() for @loads;
@@ -170,24 +190,15 @@ my ($memory, $open) = at_rest('at first');
 
 # the long time
 
-my @modes = qw(jitter:20 mixed refuse ok half 500 reset 429 hang 302 slow:50);
 my $end = time() + $seconds;
 my $pause = $seconds / 10 < 5 ? $seconds / 10 : 5;
-my ($n, $stuck, @samples) = (0, 0);
 
 @loads = load();
 $rude = rude();
 
-while (time() < $end) {
-    $app->mode($modes[$n++ % @modes]);
-    select undef, undef, undef, $pause / 2;
-
-    $app->mode('ok');
-    $o->wait_delivered(50) or $stuck++;
-    select undef, undef, undef, $pause / 2;
-
+while ($stuck <= 3 && time() < $end) {
+    fault($pause);
     push @samples, resident();
-    last if $stuck > 3;
 }
 
 kill 'TERM', $rude;
@@ -211,8 +222,12 @@ my ($last) = sort { $b <=> $a } @samples[-$fifth .. -1];
 diag(sprintf '  under load at most %.1f MB in its first fifth, %.1f MB in its '
      . 'last', $first / 1024, $last / 1024);
 
-cmp_ok($memory_then, '<', $memory + 16384, 'memory is what it was');
-cmp_ok($last, '<', $first + 16384, 'also under load');
+# a sanitizer's allocator keeps most of what was freed
+
+my $room = $t->has('-fsanitize') ? 32768 : 16384;
+
+cmp_ok($memory_then, '<', $memory + $room, 'memory is what it was');
+cmp_ok($last, '<', $first + $room, 'also under load');
 cmp_ok($open_then, '<=', $open + 16, 'so are descriptors');
 
 is_deeply([$t->workers()], \@workers, 'the workers are the same');
