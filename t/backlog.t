@@ -13,7 +13,7 @@ use lib "$FindBin::Bin/lib";
 use Compress::Zlib qw(crc32);
 use Digest::SHA qw(sha256_hex);
 use Test::More;
-use Test::Edge;
+use Test::Edge qw(event named_at received_at);
 use Test::Fault;
 use Time::HiRes qw(time);
 
@@ -235,19 +235,20 @@ sub fill {
     my ($files) = @_;
 
     my ($uid, $gid) = (stat "$spool/new")[4, 5];
+    my $now = int time();
 
     for my $n (1 .. $files) {
         my $payload = event(data => { n => $n });
         $payload =~ tr/\n/ /;
 
         my $line = '{"v":1,"id":"' . substr(sha256_hex($payload), 0, 32)
-            . '","received":"2026-11-23T08:11:13.123456Z","event":"a.b",'
+            . '","received":"' . received_at($now) . '","event":"a.b",'
             . '"timestamp":"2024-01-20T14:45:00Z","companyId":null,'
             . '"headers":{"content-type":"application/json",'
             . "\"x-webhook-n\":\"$n\"},\"payload\":$payload}\n";
 
-        my $name = sprintf '%s/new/20261123T%06d.%03dZ-0123456789abcdef-%010d'
-            . '-1-%08x.ndjson', $spool, $n / 1000, $n % 1000, $n, crc32($line);
+        my $name = sprintf '%s/new/%s-0123456789abcdef-%010d-1-%08x.ndjson',
+            $spool, named_at($now), $n, crc32($line);
 
         open my $fh, '>', $name or die "$name: $!";
         print {$fh} $line;

@@ -14,7 +14,7 @@ use IO::Select;
 use IO::Socket::INET;
 use JSON::PP ();
 use Test::More;
-use Test::Edge;
+use Test::Edge qw(event received_at);
 use Time::HiRes qw(time);
 
 my $t = Test::Edge->new();
@@ -258,7 +258,7 @@ sub line {
     $payload =~ s/\n/ /g;
 
     return '{"v":1,"id":"' . substr(sha256_hex($payload), 0, 32)
-        . '","received":"2026-11-23T08:11:13.123456Z","event":"a.b",'
+        . '","received":"' . received_at() . '","event":"a.b",'
         . '"timestamp":"2024-01-20T14:45:00Z","companyId":null,"headers":{},'
         . "\"payload\":$payload}\n";
 }

@@ -15,7 +15,7 @@ use JSON::PP ();
 use MIME::Base64 qw(encode_base64);
 use POSIX ();
 use Test::More;
-use Test::Edge;
+use Test::Edge qw(event received_at);
 use Test::Sink;
 use Time::HiRes qw(time);
 
@@ -506,7 +506,7 @@ sub line {
     my ($event) = $body =~ /"event": *"([^"]*)"/;
     my $id = $arg{id} // substr sha256_hex($body), 0, 32;
     my $v = $arg{v} // 1;
-    my $received = $arg{received} // '2026-11-23T08:11:13.123456Z';
+    my $received = $arg{received} // received_at();
     my $more = $arg{headers} // '';
 
     return "{\"v\":$v,\"id\":\"$id\",\"received\":\"$received\","

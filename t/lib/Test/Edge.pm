@@ -57,6 +57,7 @@ use Test::More ();
 use Time::HiRes qw(sleep time);
 
 our @EXPORT = qw(event headers_for);
+our @EXPORT_OK = qw(received_at named_at);
 
 my $MODULE = 'ngx_http_taptalent_webhook_module.so';
 my $TOP = dirname(dirname(dirname(dirname(abs_path(__FILE__)))));
@@ -691,6 +692,25 @@ sub member {
     utf8::downgrade($key);
 
     return "$key: $text";
+}
+
+
+# received_at(time), named_at(time): such a time, now without one, as an event's
+# `received` and as a file's name has it. A line that a test writes is of now:
+# what is older than max_age is given up after one attempt.
+
+sub received_at { return at('%04d-%02d-%02dT%02d:%02d:%02d.%06dZ', 1e6, @_) }
+sub named_at { return at('%04d%02d%02dT%02d%02d%02d.%03dZ', 1e3, @_) }
+
+sub at {
+    my ($format, $units, $time) = @_;
+
+    $time //= time();
+
+    my ($s, $m, $h, $day, $month, $year) = gmtime $time;
+
+    return sprintf $format, $year + 1900, $month + 1, $day, $h, $m, $s,
+                   ($time - int $time) * $units;
 }
 
 

@@ -60,8 +60,6 @@ sub make_file {
     my ($spool, $ids, %arg) = @_;
 
     my $time = $arg{time} || time();
-    my ($s, $m, $h, $day, $month, $year) = gmtime $time;
-    my $us = int(($time - int $time) * 1_000_000);
     my $content = '';
 
     for my $id (@$ids) {
@@ -77,8 +75,7 @@ sub make_file {
         $content .= '{"v":1,"id":"'
             . substr(sha256_hex(ref $id ? $id->{body}
                                         : Test::Spool::event_body($id)), 0, 32)
-            . sprintf('","received":"%04d-%02d-%02dT%02d:%02d:%02d.%06dZ",',
-                      $year + 1900, $month + 1, $day, $h, $m, $s, $us)
+            . '","received":"' . Test::Edge::received_at($time) . '",'
             . '"event":"resume.bulk_upload_parse.started",'
             . '"timestamp":"2024-01-20T14:45:00Z","companyId":"company-uuid",'
             . '"headers":{"content-type":"application/json",'
@@ -87,9 +84,8 @@ sub make_file {
             . '"payload":' . "$body}\n";
     }
 
-    my $name = sprintf '%04d%02d%02dT%02d%02d%02d.%03dZ-%s-%010d-%d-%08x'
-                       . '.ndjson', $year + 1900, $month + 1, $day, $h, $m, $s,
-                       $us / 1000, $start,
+    my $name = sprintf '%s-%s-%010d-%d-%08x.ndjson',
+                       Test::Edge::named_at($time), $start,
                        defined $arg{sequence} ? $arg{sequence} : $sequence++,
                        scalar @$ids, Compress::Zlib::crc32($content);
 
