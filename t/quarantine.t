@@ -341,7 +341,7 @@ sub redeemed {
     my ($file) = files('quarantine');
 
     rename $file, $file =~ s{\Q$p/quarantine\E}{$spool}r;
-    $t->wait_for(sub { glob "$spool/dead/*.ndjson" }, 15, 'a dead letter');
+    $t->wait_for(sub { () = glob "$spool/dead/*.ndjson" }, 15, 'a dead letter');
 
     my ($dead) = glob "$spool/dead/*.ndjson";
 

@@ -1,6 +1,6 @@
 #!/usr/bin/perl
 
-# What is mechanical in nginx's C style.
+# What is mechanical in nginx's C style, and what Perl gets wrong in silence.
 
 use strict;
 use warnings;
@@ -21,7 +21,74 @@ for my $path (sort glob("$top/*.[ch]"), glob("$top/src/*.[ch]"),
     ok(!@faults, $name) or diag(join "\n", map { "$name:$_" } @faults);
 }
 
+for my $path (map { glob "$top/t/$_" } qw(*.t torture/*.t torture/*.pl
+                                         lib/Test/*.pm bench/*.pl demo/*.pl
+                                         trial/*.pl send))
+{
+    my ($name) = $path =~ m{^\Q$top\E/(.*)$};
+
+    open my $file, '<', $path or die "$path: $!";
+    my @faults = scalar_globs(do { local $/; <$file> });
+
+    ok(!@faults, $name) or diag(join "\n", map { "$name:$_" } @faults);
+}
+
+is(join(' ', map { s/:.*//r } scalar_globs(<<'PERL')), '1 2 3 4 5 6 7 8',
+ok(wait_for(sub { !glob "$one/new/*" }, 10), 'empty');
+if (glob "$one/*") { ...; }
+my $file = glob "$one/*";
+ok(glob("$one/*"), 'a file');
+is(1, glob "$one/*", 'one');
+wait_for(sub { glob "$one/*" });
+sub files { return glob "$one/*" }
+my $angle = <$one/*>;
+my ($first) = glob "$one/*";
+my @files = sort glob "$one/*";
+return !(() = glob "$one/*");
+unlink glob "$one/*";
+is(join(' ', 'x', glob "$one/*"), '', 'none');
+for my $path (sort(glob "$one/*"), glob("$two/*")) { ...; }
+my @names = map { s{.*/}{}r } glob "$one/*";
+my @all = map { glob "$_/*" } @dirs;
+is((() = glob "$one/*"), 1, 'one');
+return (glob "$one/*")[0];
+PERL
+   'glob in scalar context is found, in list context it is not');
+
 done_testing();
+
+
+# In scalar context glob goes through the listing of another time, and then says
+# that there is nothing, whatever there is. What stands before it tells that it
+# is in list context: an assignment to a list, a function or a block that takes
+# one, an array; and what may stand before these.
+
+sub scalar_globs {
+    my ($text) = @_;
+    my @faults;
+
+    $text =~ s/^ *#.*//mg;
+    $text =~ s/<<'PERL'.*?\nPERL\n/"\n" x ($& =~ tr{\n}{})/es;
+
+    my $glob = qr/(?<![\w\$\@%&:'\/-])glob\b(?=\(| [("'\$])/;
+    my $angle = qr/(?<=[=(!] )<[^<>\s]*\*[^<>\s]*>/;
+    my $list = qr/(?:\) =|[\@%]\w+ [=:]|\b(?:sort|unlink|for)|\bmap \{|\}) |\[/;
+    my $call = qr/\b(?:sort|unlink|for|join|command|for my \$\w+|return) ?\(/;
+    my $more = qr/[^()]*(?:\(\)[^()]*)*, $/;
+
+    while ($text =~ /$glob|$angle/g) {
+        my $n = 1 + (substr($text, 0, $-[0]) =~ tr/\n//);
+        my $before = substr($text, 0, $-[0]) =~ s/.*;//sr =~ s/\s+/ /gr;
+
+        1 while $before =~ s/\((?:[^()]|\(\))+\)(?! =)/()/;
+
+        push @faults, "$n: glob in scalar context"
+            if $before !~ /(?:$list|$call)$|$call$more|\b(?:unlink|grep) .*, $/
+               && $before !~ /$list[^(]*(?:glob ?\(\), )+$/;
+    }
+
+    return @faults;
+}
 
 
 sub faults {
