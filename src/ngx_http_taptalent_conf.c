@@ -595,7 +595,7 @@ ngx_http_taptalent_webhook_forward(ngx_conf_t *cf, ngx_command_t *cmd,
     ngx_http_taptalent_loc_conf_t *tlcf = conf;
 
     ngx_int_t                      n;
-    ngx_str_t                     *value;
+    ngx_str_t                     *value, s;
     ngx_uint_t                     i;
     ngx_http_taptalent_forward_t  *forward;
 
@@ -612,6 +612,7 @@ ngx_http_taptalent_webhook_forward(ngx_conf_t *cf, ngx_command_t *cmd,
 
     forward->concurrency = 16;
     forward->queue = 1024;
+    forward->timeout = 60000;
     ngx_str_set(&forward->confirm, "");
 
     if (value[1].len == 0
@@ -661,6 +662,19 @@ ngx_http_taptalent_webhook_forward(ngx_conf_t *cf, ngx_command_t *cmd,
             }
         }
 
+        if (ngx_strncmp(value[i].data, "timeout=", 8) == 0) {
+
+            s.data = value[i].data + 8;
+            s.len = value[i].len - 8;
+
+            n = ngx_parse_time(&s, 0);
+
+            if (n > 0) {
+                forward->timeout = n;
+                continue;
+            }
+        }
+
         if (ngx_strncmp(value[i].data, "confirm=", 8) == 0
             && value[i].len > 8)
         {
@@ -672,7 +686,8 @@ ngx_http_taptalent_webhook_forward(ngx_conf_t *cf, ngx_command_t *cmd,
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "invalid parameter \"%V\", write "
                            "\"concurrency=number\" or \"queue=number\", both "
-                           "at least 1, or \"confirm=text\"", &value[i]);
+                           "at least 1, \"timeout=time\" such as \"60s\", or "
+                           "\"confirm=text\"", &value[i]);
         return NGX_CONF_ERROR;
     }
 

@@ -64,6 +64,7 @@ static ngx_uint_t ngx_http_taptalent_cut(ngx_http_request_t *r);
 static size_t ngx_http_taptalent_match(ngx_str_t *text, size_t matched,
     u_char c);
 static ngx_uint_t ngx_http_taptalent_retry_after(ngx_http_request_t *r);
+static ngx_int_t ngx_http_taptalent_delay_seconds(ngx_str_t *value);
 static void ngx_http_taptalent_woken(ngx_http_request_t *r);
 static void ngx_http_taptalent_terminated(void *data);
 static void ngx_http_taptalent_delivered(ngx_event_t *ev);
@@ -96,6 +97,8 @@ ngx_http_taptalent_delivery_create(ngx_http_taptalent_delivery_t *d,
     d->status = 0;
     d->retry_after = 0;
     d->unconfirmed = 0;
+    d->connected = 1;
+    d->timed_out = 0;
 
     dctx = ngx_http_taptalent_connection(d, log);
     if (dctx == NULL) {
@@ -542,6 +545,10 @@ ngx_http_taptalent_answered(ngx_http_request_t *r, void *data, ngx_int_t rc)
 
     d->retry_after = ngx_http_taptalent_retry_after(r);
 
+    if (r->upstream && r->upstream->state) {
+        d->connected = (r->upstream->state->connect_time != (ngx_msec_t) -1);
+    }
+
     /* the code itself would have the core finalize the request once more */
 
     return NGX_OK;
@@ -577,13 +584,12 @@ ngx_http_taptalent_cut(ngx_http_request_t *r)
 }
 
 
-/* seconds, RFC 9110, 10.2.3; 0 if there is none */
+/* seconds, RFC 9110, 10.2.3; 0 if there is none, or none that is valid */
 
 static ngx_uint_t
 ngx_http_taptalent_retry_after(ngx_http_request_t *r)
 {
-    time_t            t;
-    ngx_int_t         n;
+    ngx_int_t         seconds;
     ngx_uint_t        i;
     ngx_list_part_t  *part;
     ngx_table_elt_t  *h;
@@ -603,20 +609,47 @@ ngx_http_taptalent_retry_after(ngx_http_request_t *r)
                 continue;
             }
 
-            n = ngx_atoi(h[i].value.data, h[i].value.len);
+            seconds = ngx_http_taptalent_delay_seconds(&h[i].value);
 
-            if (n != NGX_ERROR) {
-                return n;
+            if (seconds != NGX_ERROR) {
+                return seconds;
             }
-
-            t = ngx_parse_http_time(h[i].value.data, h[i].value.len);
-
-            return (t == (time_t) NGX_ERROR || t <= ngx_time())
-                   ? 0 : t - ngx_time();
         }
     }
 
     return 0;
+}
+
+
+/* a number or a date; what is more than can be counted is long enough */
+
+static ngx_int_t
+ngx_http_taptalent_delay_seconds(ngx_str_t *value)
+{
+    time_t     t;
+    size_t     i;
+    ngx_int_t  n;
+
+    for (i = 0; i < value->len; i++) {
+        if (value->data[i] < '0' || value->data[i] > '9') {
+            break;
+        }
+    }
+
+    if (value->len && i == value->len) {
+        n = ngx_atoi(value->data, value->len);
+
+        return (n == NGX_ERROR || n > NGX_MAX_INT32_VALUE)
+               ? NGX_MAX_INT32_VALUE : n;
+    }
+
+    t = ngx_parse_http_time(value->data, value->len);
+
+    if (t == (time_t) NGX_ERROR) {
+        return NGX_ERROR;
+    }
+
+    return ngx_min(ngx_max(t - ngx_time(), 0), NGX_MAX_INT32_VALUE);
 }
 
 

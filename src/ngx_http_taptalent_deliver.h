@@ -34,6 +34,7 @@ struct ngx_http_taptalent_delivery_s {
     ngx_http_conf_ctx_t             *conf_ctx;   /* of the server */
     ngx_http_complex_value_t        *forward;
     ngx_str_t                        confirm;    /* in a 2xx, or empty */
+    ngx_msec_t                       timeout;    /* of all of it, 0 for none */
     ngx_http_taptalent_delivery_pt   handler;
     void                            *data;
 
@@ -46,6 +47,8 @@ struct ngx_http_taptalent_delivery_s {
     ngx_uint_t                       status;       /* of HTTP, 0 for none */
     ngx_uint_t                       retry_after;  /* seconds, 0 for none */
     unsigned                         unconfirmed:1;  /* a 2xx that is none */
+    unsigned                         connected:1;
+    unsigned                         timed_out:1;
 
     void                            *ctx;
 };

@@ -244,6 +244,11 @@ static ngx_http_taptalent_metric_t  ngx_http_taptalent_dest_metrics[] = {
       "", ngx_http_taptalent_print_number,
       ngx_http_taptalent_of_dest(retries), 0 },
 
+    { "delivery_timeouts_total", "counter",
+      "Attempts whose answer was not complete after \"timeout\".",
+      "", ngx_http_taptalent_print_number,
+      ngx_http_taptalent_of_dest(timeouts), 0 },
+
     { "destination_up", "gauge",
       "0 while deliveries to the destination are paused after failures.",
       "", ngx_http_taptalent_print_not,

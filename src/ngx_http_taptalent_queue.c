@@ -24,9 +24,6 @@
  * finished, load the next files, go on with the scan.  An event counts as in
  * flight until it is settled, so that kill -9 has no more sent again than that.
  *
- * An event that fails by itself waits by itself.  A destination that fails is
- * down as a whole, and probed with one event, each time with another one.
- *
  * Who sends an event waits for the answer, and not for long.  What is in the
  * spool can wait.  So while events are accepted faster than one after another,
  * deliveries have a share of the time.
@@ -36,6 +33,8 @@
 #define NGX_HTTP_TAPTALENT_POLL      500      /* ms, for the lock */
 #define NGX_HTTP_TAPTALENT_HOLD      200      /* ms, for the shutdown */
 #define NGX_HTTP_TAPTALENT_SHARE     8        /* of a tick, to start some */
+#define NGX_HTTP_TAPTALENT_KEPT      4        /* of the places, for the first
+                                                 attempts */
 #define NGX_HTTP_TAPTALENT_RESCAN    60000    /* ms, with inotify */
 #define NGX_HTTP_TAPTALENT_SCANNING  1000     /* ms, without */
 
@@ -53,6 +52,10 @@ static void ngx_http_taptalent_queue_run(ngx_event_t *ev);
 static ngx_uint_t ngx_http_taptalent_may_send(ngx_http_taptalent_queue_t *q);
 static ngx_uint_t ngx_http_taptalent_gives_way(ngx_http_taptalent_queue_t *q);
 static ngx_http_taptalent_item_t *ngx_http_taptalent_next_item(
+    ngx_http_taptalent_queue_t *q);
+static ngx_http_taptalent_item_t *ngx_http_taptalent_next_failed(
+    ngx_http_taptalent_queue_t *q);
+static ngx_http_taptalent_item_t *ngx_http_taptalent_next_fresh(
     ngx_http_taptalent_queue_t *q);
 
 
@@ -85,6 +88,7 @@ ngx_http_taptalent_queue_init(ngx_http_taptalent_commit_t *commit,
     ngx_queue_init(&q->loaded);
     ngx_queue_init(&q->ended);
     ngx_queue_init(&q->unsettled);
+    ngx_queue_init(&q->fresh);
     ngx_queue_init(&q->ready);
     ngx_queue_init(&q->flying);
     ngx_queue_init(&q->finished);
@@ -165,7 +169,7 @@ ngx_http_taptalent_queue_put(ngx_http_taptalent_forward_t *forward,
         return NGX_ERROR;
     }
 
-    ngx_queue_insert_tail(&q->ready, &item->queue);
+    ngx_http_taptalent_ready(item);
     ngx_http_taptalent_queue_post(q);
 
     return NGX_OK;
@@ -467,7 +471,7 @@ ngx_http_taptalent_queue_hold(ngx_event_t *ev)
                 continue;
             }
 
-            ngx_queue_remove(p);
+            ngx_http_taptalent_landed(item);
             q->inflight--;
 
             ngx_http_taptalent_delivery_free(&item->delivery);
@@ -626,15 +630,69 @@ ngx_http_taptalent_gives_way(ngx_http_taptalent_queue_t *q)
 }
 
 
+/* those that have failed take turns with those that have not been tried */
+
 static ngx_http_taptalent_item_t *
 ngx_http_taptalent_next_item(ngx_http_taptalent_queue_t *q)
+{
+    ngx_http_taptalent_item_t  *item;
+
+    if (q->turn) {
+        q->turn = 0;
+
+        item = ngx_http_taptalent_next_failed(q);
+
+        return item ? item : ngx_http_taptalent_next_fresh(q);
+    }
+
+    item = ngx_http_taptalent_next_fresh(q);
+
+    if (item) {
+        q->turn = 1;
+        return item;
+    }
+
+    return ngx_http_taptalent_next_failed(q);
+}
+
+
+/*
+ * What failed before may fail again, and take long: some of the places are
+ * for others.
+ */
+
+static ngx_http_taptalent_item_t *
+ngx_http_taptalent_next_failed(ngx_http_taptalent_queue_t *q)
+{
+    ngx_uint_t    n;
+    ngx_queue_t  *p;
+
+    n = q->forward->concurrency;
+
+    if (n > 1) {
+        n -= (n + NGX_HTTP_TAPTALENT_KEPT - 1) / NGX_HTTP_TAPTALENT_KEPT;
+    }
+
+    if (ngx_queue_empty(&q->ready) || q->retrying >= n) {
+        return NULL;
+    }
+
+    p = ngx_queue_head(&q->ready);
+    ngx_queue_remove(p);
+
+    return ngx_queue_data(p, ngx_http_taptalent_item_t, queue);
+}
+
+
+static ngx_http_taptalent_item_t *
+ngx_http_taptalent_next_fresh(ngx_http_taptalent_queue_t *q)
 {
     ngx_queue_t                *p;
     ngx_http_taptalent_file_t  *file;
     ngx_http_taptalent_item_t  *item;
 
-    if (!ngx_queue_empty(&q->ready)) {
-        p = ngx_queue_head(&q->ready);
+    if (!ngx_queue_empty(&q->fresh)) {
+        p = ngx_queue_head(&q->fresh);
         ngx_queue_remove(p);
 
         return ngx_queue_data(p, ngx_http_taptalent_item_t, queue);

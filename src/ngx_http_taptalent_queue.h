@@ -36,6 +36,7 @@ typedef struct {
     ngx_http_complex_value_t      *uri;
     ngx_uint_t                     concurrency;
     ngx_uint_t                     queue;       /* events, without a spool */
+    ngx_msec_t                     timeout;     /* of one attempt */
     ngx_str_t                      confirm;     /* or empty */
     ngx_http_conf_ctx_t           *conf_ctx;    /* of the location */
     ngx_http_taptalent_retry_t     retry;
@@ -107,18 +108,29 @@ typedef struct {
 } ngx_http_taptalent_file_t;
 
 
+/*
+ * "run" is the number of the current run of failures, which an answer that is
+ * none ends.  While the destination is down its events wait in the two queues,
+ * and one of them is sent when it is due.
+ */
+
 typedef struct {
     ngx_str_t                         uri;
-    ngx_queue_t                       waiting;  /* while it is down */
+    ngx_queue_t                       fresh;    /* not tried yet */
+    ngx_queue_t                       failed;
     ngx_event_t                       timer;
     void                             *ident[4];
     ngx_http_taptalent_queue_t       *owner;
     ngx_http_taptalent_zone_dest_t   *stats;    /* or NULL */
-    ngx_uint_t                        streak;   /* failures in a row */
-    ngx_uint_t                        probes;   /* that failed */
+    ngx_uint_t                        run;
+    ngx_uint_t                        failures; /* events of this run */
+    ngx_uint_t                        probes;   /* since it is down */
+    ngx_uint_t                        trials;   /* in flight while down */
+    ngx_msec_t                        tried;    /* when the last one began */
+    ngx_msec_t                        probe_at; /* the next one, at last */
     unsigned                          down:1;
+    unsigned                          reached:1;  /* but it answers */
     unsigned                          due:1;
-    unsigned                          probing:1;
 } ngx_http_taptalent_dest_t;
 
 
@@ -140,7 +152,8 @@ typedef struct {
     time_t                            age;      /* when it was created */
     ngx_msec_t                        created;
     ngx_msec_t                        next;     /* not before, if it failed */
-    unsigned                          probe:1;
+    ngx_uint_t                        run;      /* that it has failed in */
+    unsigned                          trial:1;  /* while dest is down */
 } ngx_http_taptalent_item_t;
 
 
@@ -185,10 +198,13 @@ struct ngx_http_taptalent_queue_s {
     ngx_queue_t                       unsettled; /* files, after an error */
     ngx_uint_t                        lines;    /* in them */
     ngx_uint_t                        unread;   /* files, in a row */
-    ngx_queue_t                       ready;    /* items to be sent */
+    ngx_queue_t                       fresh;    /* items not tried yet */
+    ngx_queue_t                       ready;    /* items to be tried again */
     ngx_queue_t                       flying;   /* items in flight */
     ngx_queue_t                       finished; /* items to be settled */
     ngx_uint_t                        inflight; /* the two above, and work */
+    ngx_uint_t                        retrying; /* of flying, not the first
+                                                   attempt */
     ngx_uint_t                        waiting;
     ngx_uint_t                        items;
     size_t                            bytes;
@@ -206,6 +222,7 @@ struct ngx_http_taptalent_queue_s {
     ngx_msec_t                        logged_at;
 
     unsigned                          owner:1;
+    unsigned                          turn:1;   /* of those that failed */
     unsigned                          working:1;
     unsigned                          rescan:1;
     unsigned                          resettle:1;
@@ -252,6 +269,12 @@ void ngx_http_taptalent_free_item(ngx_http_taptalent_item_t *item);
 
 /* sends it, or has it wait for its destination */
 void ngx_http_taptalent_send(ngx_http_taptalent_item_t *item);
+
+/* it is to be sent; those that have not been tried do not wait for others */
+void ngx_http_taptalent_ready(ngx_http_taptalent_item_t *item);
+
+/* it is not in flight any more */
+void ngx_http_taptalent_landed(ngx_http_taptalent_item_t *item);
 
 /* has it wait for "delay" milliseconds */
 void ngx_http_taptalent_wait(ngx_http_taptalent_item_t *item,

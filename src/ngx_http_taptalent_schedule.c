@@ -15,24 +15,44 @@
  * The events of the queue: each is sent, and finished, or waits for its own
  * next attempt, or for its destination.
  *
- * An event that fails by itself waits by itself.  A destination that fails is
- * down as a whole, and probed with one event, each time with another one.
+ * An event that fails by itself waits by itself.  A destination is down if it
+ * cannot be reached, asks for time by Retry-After, or fails with several
+ * events in a row.  An event counts once: if another one has been answered
+ * since it failed, it is the event and not the destination that fails.
+ *
+ * A destination that is down is probed with one event after ever longer
+ * delays, with one that has not been tried, if there is any.  If it answers,
+ * however wrongly, perhaps only these events are wrong: then those that have
+ * not been tried follow one another quickly, until one of them succeeds.
  */
 
 
-#define NGX_HTTP_TAPTALENT_STREAK    3        /* failures that mean down */
+#define NGX_HTTP_TAPTALENT_FAILURES  3        /* events that mean down */
 #define NGX_HTTP_TAPTALENT_DUE       1000     /* ms, until something probes */
+#define NGX_HTTP_TAPTALENT_PACE      64       /* first attempts in "initial" */
+#define NGX_HTTP_TAPTALENT_TRIALS    4        /* the part of "concurrency" */
 
 
 static ngx_http_taptalent_dest_t *ngx_http_taptalent_dest(
     ngx_http_taptalent_queue_t *q, ngx_str_t *uri);
+static void ngx_http_taptalent_park(ngx_http_taptalent_item_t *item);
 static void ngx_http_taptalent_sent(ngx_http_taptalent_delivery_t *d);
+static void ngx_http_taptalent_timed_out(ngx_http_taptalent_item_t *item);
 static void ngx_http_taptalent_attempt(ngx_http_taptalent_item_t *item,
     ngx_http_taptalent_outcome_e outcome);
 static void ngx_http_taptalent_failed(ngx_http_taptalent_item_t *item);
 static void ngx_http_taptalent_dest_up(ngx_http_taptalent_dest_t *dest);
 static void ngx_http_taptalent_dest_failed(ngx_http_taptalent_dest_t *dest,
     ngx_http_taptalent_item_t *item);
+static void ngx_http_taptalent_dest_down(ngx_http_taptalent_dest_t *dest,
+    ngx_http_taptalent_item_t *item, ngx_uint_t asked);
+static void ngx_http_taptalent_dest_log(ngx_http_taptalent_dest_t *dest,
+    ngx_http_taptalent_delivery_t *d, ngx_uint_t level);
+static void ngx_http_taptalent_dest_try(ngx_http_taptalent_dest_t *dest,
+    ngx_http_taptalent_item_t *item);
+static void ngx_http_taptalent_dest_probe(ngx_http_taptalent_dest_t *dest,
+    ngx_msec_t delay);
+static void ngx_http_taptalent_dest_arm(ngx_http_taptalent_dest_t *dest);
 static void ngx_http_taptalent_dest_timer(ngx_event_t *ev);
 static void ngx_http_taptalent_item_timer(ngx_event_t *ev);
 static ngx_msec_t ngx_http_taptalent_backoff(ngx_http_taptalent_queue_t *q,
@@ -76,6 +96,7 @@ ngx_http_taptalent_create_item(ngx_http_taptalent_queue_t *q,
     item->delivery.conf_ctx = q->forward->conf_ctx;
     item->delivery.forward = q->forward->uri;
     item->delivery.confirm = q->forward->confirm;
+    item->delivery.timeout = q->forward->timeout;
     item->delivery.handler = ngx_http_taptalent_sent;
     item->delivery.data = item;
 
@@ -152,32 +173,78 @@ ngx_http_taptalent_send(ngx_http_taptalent_item_t *item)
     }
 
     dest = ngx_http_taptalent_dest(q, &item->delivery.uri);
-    item->dest = dest;
+
+    if (item->dest != dest) {
+        item->dest = dest;
+        item->run = 0;
+    }
+
+    item->trial = 0;
 
     if (dest && dest->down) {
 
-        if (!dest->due || dest->probing) {
+        if (!dest->due) {
             ngx_http_taptalent_delivery_free(&item->delivery);
             item->delivery.attempt--;
 
-            q->waiting++;
-            ngx_queue_insert_tail(&dest->waiting, &item->queue);
+            ngx_http_taptalent_park(item);
             return;
         }
 
-        dest->due = 0;
-        dest->probing = 1;
-        item->probe = 1;
-
-        if (dest->timer.timer_set) {
-            ngx_del_timer(&dest->timer);
-        }
+        ngx_http_taptalent_dest_try(dest, item);
     }
 
     q->inflight++;
+    q->retrying += (item->delivery.attempt > 1);
     ngx_queue_insert_tail(&q->flying, &item->queue);
 
     ngx_http_taptalent_delivery_send(&item->delivery);
+}
+
+
+void
+ngx_http_taptalent_landed(ngx_http_taptalent_item_t *item)
+{
+    ngx_queue_remove(&item->queue);
+
+    item->owner->retrying -= (item->delivery.attempt > 1);
+
+    if (item->trial) {
+        item->dest->trials--;
+    }
+}
+
+
+void
+ngx_http_taptalent_ready(ngx_http_taptalent_item_t *item)
+{
+    ngx_http_taptalent_queue_t  *q;
+
+    q = item->owner;
+
+    ngx_queue_insert_tail(item->delivery.attempt ? &q->ready : &q->fresh,
+                          &item->queue);
+}
+
+
+/* waits for its destination, which is down */
+
+static void
+ngx_http_taptalent_park(ngx_http_taptalent_item_t *item)
+{
+    ngx_http_taptalent_dest_t  *dest;
+
+    dest = item->dest;
+
+    item->owner->waiting++;
+
+    if (item->delivery.attempt) {
+        ngx_queue_insert_tail(&dest->failed, &item->queue);
+        return;
+    }
+
+    ngx_queue_insert_tail(&dest->fresh, &item->queue);
+    ngx_http_taptalent_dest_arm(dest);
 }
 
 
@@ -227,7 +294,10 @@ ngx_http_taptalent_dest(ngx_http_taptalent_queue_t *q, ngx_str_t *uri)
     dest->stats = ngx_http_taptalent_zone_dest(q->forward->zone,
                                                q->forward->stats, &path);
 
-    ngx_queue_init(&dest->waiting);
+    ngx_queue_init(&dest->fresh);
+    ngx_queue_init(&dest->failed);
+
+    dest->run = 1;
 
     dest->timer.handler = ngx_http_taptalent_dest_timer;
     dest->timer.data = &dest->ident;
@@ -249,15 +319,17 @@ ngx_http_taptalent_sent(ngx_http_taptalent_delivery_t *d)
     item = d->data;
     q = item->owner;
 
-    ngx_queue_remove(&item->queue);
+    ngx_http_taptalent_landed(item);
+
+    if (d->timed_out) {
+        ngx_http_taptalent_timed_out(item);
+    }
 
     if (d->status >= 200 && d->status < 300 && !d->unconfirmed) {
 
         if (item->dest) {
             ngx_http_taptalent_dest_up(item->dest);
         }
-
-        item->probe = 0;
 
         ngx_http_taptalent_attempt(item, NGX_HTTP_TAPTALENT_DELIVERED);
         ngx_http_taptalent_zone_delivered(q->forward->zone, q->forward->stats,
@@ -270,6 +342,27 @@ ngx_http_taptalent_sent(ngx_http_taptalent_delivery_t *d)
     }
 
     ngx_http_taptalent_queue_post(q);
+}
+
+
+static void
+ngx_http_taptalent_timed_out(ngx_http_taptalent_item_t *item)
+{
+    ngx_http_taptalent_queue_t     *q;
+    ngx_http_taptalent_delivery_t  *d;
+
+    q = item->owner;
+    d = &item->delivery;
+
+    if (item->dest) {
+        ngx_http_taptalent_zone_count(item->dest->stats, timeouts, 1);
+    }
+
+    ngx_log_error(NGX_LOG_ERR, q->log, 0,
+                  "event \"%V\", id %V, attempt %ui at \"%V\" was ended, its "
+                  "answer was not complete after %M ms",
+                  &d->event.name, &d->event.id, d->attempt, &d->uri,
+                  d->timeout);
 }
 
 
@@ -312,7 +405,6 @@ ngx_http_taptalent_failed(ngx_http_taptalent_item_t *item)
                 ngx_http_taptalent_dest_up(dest);
             }
 
-            item->probe = 0;
             ngx_http_taptalent_bury(item, NGX_HTTP_TAPTALENT_PERMANENT);
             return;
         }
@@ -330,8 +422,6 @@ ngx_http_taptalent_failed(ngx_http_taptalent_item_t *item)
         ngx_http_taptalent_dest_up(dest);
     }
 
-    item->probe = 0;
-
     age = item->age + (time_t) ((ngx_current_msec - item->created) / 1000);
 
     if (age >= retry->max_age) {
@@ -347,12 +437,9 @@ ngx_http_taptalent_failed(ngx_http_taptalent_item_t *item)
 
     if (dest && dest->down) {
 
-        /* perhaps it is the event that brings it down each time */
-
         item->next = ngx_current_msec + delay;
 
-        q->waiting++;
-        ngx_queue_insert_tail(&dest->waiting, &item->queue);
+        ngx_http_taptalent_park(item);
         return;
     }
 
@@ -368,7 +455,8 @@ ngx_http_taptalent_dest_up(ngx_http_taptalent_dest_t *dest)
     ngx_http_taptalent_item_t   *item;
     ngx_http_taptalent_queue_t  *q;
 
-    dest->streak = 0;
+    dest->run++;
+    dest->failures = 0;
 
     if (!dest->down) {
         return;
@@ -378,8 +466,6 @@ ngx_http_taptalent_dest_up(ngx_http_taptalent_dest_t *dest)
 
     dest->down = 0;
     dest->due = 0;
-    dest->probing = 0;
-    dest->probes = 0;
 
     if (dest->timer.timer_set) {
         ngx_del_timer(&dest->timer);
@@ -390,8 +476,15 @@ ngx_http_taptalent_dest_up(ngx_http_taptalent_dest_t *dest)
     ngx_log_error(NGX_LOG_NOTICE, q->log, 0,
                   "destination \"%V\" is up again", &dest->uri);
 
-    while (!ngx_queue_empty(&dest->waiting)) {
-        p = ngx_queue_head(&dest->waiting);
+    while (!ngx_queue_empty(&dest->fresh)) {
+        p = ngx_queue_head(&dest->fresh);
+        ngx_queue_remove(p);
+        ngx_queue_insert_tail(&q->fresh, p);
+        q->waiting--;
+    }
+
+    while (!ngx_queue_empty(&dest->failed)) {
+        p = ngx_queue_head(&dest->failed);
         ngx_queue_remove(p);
         q->waiting--;
 
@@ -399,69 +492,190 @@ ngx_http_taptalent_dest_up(ngx_http_taptalent_dest_t *dest)
 
         left = (ngx_msec_int_t) (item->next - ngx_current_msec);
 
-        if (item->delivery.attempt && left > 0) {
+        if (left > 0) {
             ngx_http_taptalent_wait(item, left);
 
         } else {
-            ngx_queue_insert_tail(&q->ready, p);
+            ngx_http_taptalent_ready(item);
         }
     }
 }
 
 
+/*
+ * An event that could not be sent says nothing of itself, and all of the
+ * destination.  One that was sent says something of the destination only as
+ * long as none has been answered since it failed for the first time.
+ */
+
 static void
 ngx_http_taptalent_dest_failed(ngx_http_taptalent_dest_t *dest,
     ngx_http_taptalent_item_t *item)
 {
-    ngx_uint_t                      level;
-    ngx_msec_t                      delay;
-    ngx_http_taptalent_queue_t     *q;
+    ngx_uint_t                      itself, asked;
     ngx_http_taptalent_delivery_t  *d;
 
-    q = dest->owner;
     d = &item->delivery;
 
-    dest->streak++;
-
-    if (dest->down) {
-
-        /* those that were in flight when it went down do not count */
-
-        if (!item->probe) {
-            return;
-        }
-
-        dest->probing = 0;
-        dest->probes++;
-
-    } else {
-
-        if (dest->streak < NGX_HTTP_TAPTALENT_STREAK
-            && d->status != 0 && d->status != NGX_HTTP_BAD_GATEWAY
-            && d->status != NGX_HTTP_GATEWAY_TIME_OUT
-            && d->retry_after == 0)
-        {
-            return;
-        }
-
-        dest->down = 1;
-        dest->due = 0;
-        dest->probes = 1;
+    if (d->connected && item->run == 0) {
+        item->run = dest->run;
+        dest->failures++;
     }
 
-    delay = ngx_http_taptalent_backoff(q, dest->probes, d->retry_after);
+    itself = (d->connected && item->run != dest->run);
+    asked = itself ? 0 : d->retry_after;
 
-    level = (dest->probes == 1) ? NGX_LOG_WARN : NGX_LOG_INFO;
+    if (!dest->down) {
 
-    ngx_log_error(level, q->log, 0,
+        if (!d->connected || asked
+            || (!itself && dest->failures >= NGX_HTTP_TAPTALENT_FAILURES))
+        {
+            ngx_http_taptalent_dest_down(dest, item, asked);
+        }
+
+        return;
+    }
+
+    if (item->trial) {
+        dest->reached = d->connected;
+    }
+
+    if (asked) {
+        dest->reached = 0;
+        ngx_http_taptalent_dest_probe(dest,
+                              ngx_http_taptalent_backoff(dest->owner, 1,
+                                                         asked));
+    }
+
+    if (item->trial) {
+        ngx_http_taptalent_dest_log(dest, d, dest->reached ? NGX_LOG_DEBUG
+                                                           : NGX_LOG_INFO);
+    }
+
+    ngx_http_taptalent_dest_arm(dest);
+}
+
+
+static void
+ngx_http_taptalent_dest_down(ngx_http_taptalent_dest_t *dest,
+    ngx_http_taptalent_item_t *item, ngx_uint_t asked)
+{
+    ngx_http_taptalent_delivery_t  *d;
+
+    d = &item->delivery;
+
+    dest->down = 1;
+    dest->due = 0;
+    dest->reached = (d->connected && asked == 0);
+    dest->probes = 1;
+    dest->tried = ngx_current_msec;
+    dest->probe_at = ngx_current_msec;
+
+    ngx_http_taptalent_dest_probe(dest,
+                     ngx_http_taptalent_backoff(dest->owner, 1, asked));
+
+    ngx_http_taptalent_dest_log(dest, d, NGX_LOG_WARN);
+
+    ngx_http_taptalent_dest_arm(dest);
+}
+
+
+static void
+ngx_http_taptalent_dest_log(ngx_http_taptalent_dest_t *dest,
+    ngx_http_taptalent_delivery_t *d, ngx_uint_t level)
+{
+    ngx_msec_int_t  left;
+
+    left = (ngx_msec_int_t) (dest->probe_at - ngx_current_msec);
+
+    ngx_log_error(level, dest->owner->log, 0,
                   "destination \"%V\" is down, status %ui%s, "
                   "next attempt in %M ms", &dest->uri, d->status,
                   d->unconfirmed ? " without what \"confirm\" asks for" : "",
-                  delay);
+                  (ngx_msec_t) ngx_max(left, 0));
+}
 
-    ngx_add_timer(&dest->timer, delay);
 
-    ngx_http_taptalent_zone_down(dest->stats, delay);
+/* the event is sent although the destination is down, since one is due */
+
+static void
+ngx_http_taptalent_dest_try(ngx_http_taptalent_dest_t *dest,
+    ngx_http_taptalent_item_t *item)
+{
+    ngx_http_taptalent_queue_t  *q;
+
+    q = dest->owner;
+
+    item->trial = 1;
+
+    dest->trials++;
+    dest->due = 0;
+    dest->tried = ngx_current_msec;
+
+    if ((ngx_msec_int_t) (dest->probe_at - ngx_current_msec) <= 0) {
+        dest->probes++;
+        ngx_http_taptalent_dest_probe(dest,
+                           ngx_http_taptalent_backoff(q, dest->probes, 0));
+    }
+
+    ngx_http_taptalent_dest_arm(dest);
+}
+
+
+/* not sooner than another one has asked for */
+
+static void
+ngx_http_taptalent_dest_probe(ngx_http_taptalent_dest_t *dest,
+    ngx_msec_t delay)
+{
+    ngx_msec_t  at;
+
+    at = ngx_current_msec + delay;
+
+    if ((ngx_msec_int_t) (at - dest->probe_at) > 0) {
+        dest->probe_at = at;
+
+        ngx_http_taptalent_zone_down(dest->stats, delay);
+    }
+}
+
+
+/* when the next one is due */
+
+static void
+ngx_http_taptalent_dest_arm(ngx_http_taptalent_dest_t *dest)
+{
+    ngx_msec_t                     at;
+    ngx_msec_int_t                 left;
+    ngx_http_taptalent_forward_t  *forward;
+
+    if (dest->due) {
+        return;
+    }
+
+    forward = dest->owner->forward;
+    at = dest->probe_at;
+
+    if (dest->reached && !ngx_queue_empty(&dest->fresh)
+        && dest->trials < ngx_max(forward->concurrency
+                                  / NGX_HTTP_TAPTALENT_TRIALS, 1))
+    {
+        at = dest->tried + forward->retry.initial / NGX_HTTP_TAPTALENT_PACE;
+
+        if ((ngx_msec_int_t) (dest->probe_at - at) < 0) {
+            at = dest->probe_at;
+        }
+    }
+
+    left = (ngx_msec_int_t) (at - ngx_current_msec);
+
+    /* a timer that is set keeps its time if the new one is close to it */
+
+    if (dest->timer.timer_set) {
+        ngx_del_timer(&dest->timer);
+    }
+
+    ngx_add_timer(&dest->timer, ngx_max(left, 1));
 }
 
 
@@ -485,8 +699,14 @@ ngx_http_taptalent_dest_timer(ngx_event_t *ev)
 
     ngx_add_timer(ev, NGX_HTTP_TAPTALENT_DUE);
 
-    if (!ngx_queue_empty(&dest->waiting)) {
-        p = ngx_queue_head(&dest->waiting);
+    if (!ngx_queue_empty(&dest->fresh)) {
+        p = ngx_queue_head(&dest->fresh);
+        ngx_queue_remove(p);
+        ngx_queue_insert_head(&q->fresh, p);
+        q->waiting--;
+
+    } else if (!ngx_queue_empty(&dest->failed)) {
+        p = ngx_queue_head(&dest->failed);
         ngx_queue_remove(p);
         ngx_queue_insert_head(&q->ready, p);
         q->waiting--;
@@ -516,7 +736,7 @@ ngx_http_taptalent_item_timer(ngx_event_t *ev)
 
     q->waiting--;
 
-    ngx_queue_insert_tail(&q->ready, &item->queue);
+    ngx_http_taptalent_ready(item);
     ngx_http_taptalent_queue_post(q);
 }
 
@@ -541,12 +761,11 @@ ngx_http_taptalent_backoff(ngx_http_taptalent_queue_t *q,
 
     /* as long as it asks, but no longer than ours may be */
 
-    if (retry_after) {
-        delay = ngx_max(delay, (ngx_msec_t) ngx_min(retry_after, 86400)
-                               * 1000);
+    if (retry_after > max / 1000) {
+        return max;
     }
 
-    return delay;
+    return ngx_max(delay, retry_after * 1000);
 }
 
 

@@ -152,6 +152,7 @@ ngx_http_taptalent_same_forward(ngx_http_taptalent_forward_t *one,
            && one->conf_ctx->srv_conf == two->conf_ctx->srv_conf
            && one->concurrency == two->concurrency
            && one->queue == two->queue
+           && one->timeout == two->timeout
            && one->confirm.len == two->confirm.len
            && ngx_memcmp(one->confirm.data, two->confirm.data,
                          one->confirm.len)

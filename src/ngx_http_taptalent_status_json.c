@@ -408,11 +408,12 @@ ngx_http_taptalent_json_dest(ngx_http_taptalent_writer_t *w,
     }
 
     ngx_http_taptalent_write(w, "\"delivered\":%uA,\"retry\":%uA,"
-                             "\"dead\":%uA,\"retries\":%uA}",
+                             "\"dead\":%uA,\"retries\":%uA,"
+                             "\"timeouts\":%uA}",
                              dest->outcomes[NGX_HTTP_TAPTALENT_DELIVERED],
                              dest->outcomes[NGX_HTTP_TAPTALENT_RETRY],
                              dest->outcomes[NGX_HTTP_TAPTALENT_GIVEN_UP],
-                             dest->retries);
+                             dest->retries, dest->timeouts);
 }
 
 

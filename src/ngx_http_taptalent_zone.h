@@ -101,6 +101,7 @@ typedef struct {
     ngx_queue_t                   queue;
     ngx_atomic_t                  outcomes[NGX_HTTP_TAPTALENT_OUTCOMES];
     ngx_atomic_t                  retries;
+    ngx_atomic_t                  timeouts;
     ngx_atomic_t                  down;
     ngx_atomic_t                  paused_until;   /* ms since 1970, or 0 */
     ngx_atomic_t                  error_time;     /* ms since 1970, or 0 */

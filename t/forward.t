@@ -359,7 +359,7 @@ like((internal('/closed'))[2], qr/^3:/, 'return 444: again');
 is(scalar(event_files('new')), 4, 'they are kept');
 is(scalar(event_files('dead')), 0, 'none of them is dead');
 
-afresh();
+afresh(conf => $conf =~ s/max=800ms/max=3s/r);
 
 
 # each status ------------------------------------------------------------------
@@ -375,6 +375,8 @@ my @matrix = (
                            qw(reset fin half halfhead garbage hang)),
     ['429r2,200', 2, 0, 2], ['503r1,204', 2, 0, 1], ['404r2,200', 2, 0, 2],
     ['429d3,200', 2, 0, 2], ['503r0,200', 2], ['404,302,500,409,200', 5],
+    ['404r-1,200', 2], ['404r1s,200', 2], ['404r;2,200', 2, 0, 2],
+    ['404r86400,200', 2, 0, 3], ['404r99999999999999999999,200', 2, 0, 3],
     ['404,422', 2, 1], ['slow:200', 1],
 );
 

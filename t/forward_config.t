@@ -76,6 +76,8 @@ for my $case (
     ['no permanent status', a => "$spool $f $retry permanent=;"],
     ['a text to confirm', a => "$spool $forward /application
                                      'confirm=\"routed\":true';"],
+    ['a time', a => "$spool $forward /application timeout=90s;",
+     b => "$spool $forward /application timeout=1m30s;"],
     ['a variable', a => "$spool $forward \$application;"],
     ['a variable in it', a => "$spool $forward /x/\$taptalent_event;"],
     ['arguments with a path', a => "$spool $forward /x?to=/../a;"],
@@ -172,7 +174,8 @@ for my $case (
     (map { ["$_->[1] twice", qr/"$_->[0]=" is there twice, write it once/,
             a => "$spool $forward /x $_->[1];"] }
          ['confirm', 'confirm=a confirm=b'],
-         ['concurrency', 'concurrency=1 confirm=a concurrency=1']),
+         ['concurrency', 'concurrency=1 confirm=a concurrency=1'],
+         ['timeout', 'timeout=1s timeout=1s']),
     ['retry, max twice', qr/"max=" is there twice/,
      a => "$spool $f $retry max=1h max_age=1d max=1h;"],
     ['a named location', $uri, a => "$spool $forward \@application;"],
@@ -180,7 +183,8 @@ for my $case (
      a => "$spool $forward \$nothing;"],
     (map { ["forward $_", $parameter, a => "$spool $forward /a $_;"] }
          qw(concurrency=0 concurrency=-1 concurrency=x concurrency= queue=0
-            queue= queue=1k concurrency Concurrency=1 timeout=1s on
+            queue= queue=1k concurrency Concurrency=1 timeout timeout= timeout=0
+            timeout=x timeout=-1s timeout=99999999999999999999 on
             concurrency=99999999999999999999 confirm= confirm Confirm=x)),
     ['forward twice', qr/"$forward" directive is duplicate/,
      a => "$spool $f $f"],
@@ -214,6 +218,8 @@ for my $case (
      b => "$spool $forward /x confirm=yes,;"],
     ['one spool, two numbers', $differs, a => "$spool $f",
      b => "$spool $forward /application concurrency=1;"],
+    ['one spool, two times', $differs, a => "$spool $f",
+     b => "$spool $forward /application timeout=61s;"],
     (map { ["one spool, another $_", $differs, a => "$spool $f",
             b => "$spool $f $retry $_;"] }
          qw(initial=2s max=1h max_age=4d permanent=400 permanent=

@@ -505,7 +505,7 @@ sub answered {
 sub unconfirmed {
     $t->conf($conf =~ s{(forward /application);}{$1 'confirm="routed":true';}gr);
     ok($t->reload(old_gone => 1), 'an answer has to confirm');
-    answered('/hook', 200, 'page-6');
+    answered('/hook', 200, $_) for 'page-6', 'page-6b', 'page-6c';
 
     my $page = page(sub { $_->{headline} =~ / is down / }, 10,
                     'the destination to be down');

@@ -15,7 +15,8 @@ package Test::Sink;
 # body, of an event that has it, else the default. An element of it is one of
 #
 #   200, 404...   this status; 3xx come with a Location
-#   429r2         with Retry-After: 2, in seconds
+#   429r2         with Retry-After: 2, in seconds, or any other text;
+#                 429r;2 has two of them, the first one is empty
 #   503d3         with Retry-After: a date 3 seconds from now
 #   close         200, and closes the connection
 #   big           200 and a megabyte
@@ -24,6 +25,7 @@ package Test::Sink;
 #   hold          waits for release('200')
 #   reset, fin    no answer, the connection is reset, or closed in order
 #   half          a part of the body, then the end; halfhead a part of a header
+#   drip          200, and a byte of the body every 100 ms, for ever
 #   garbage       not HTTP
 #   hang          no answer, the connection stays open
 #
@@ -627,7 +629,18 @@ sub answer {
         return $self->write($c);
     }
 
-    my ($status, $retry, $after) = $element =~ /^(\d{3})(?:([rd])(\d+))?$/;
+    if ($element =~ /^drip/) {
+        $c->{out} .= "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
+            if $element eq 'drip';
+        $c->{out} .= '.';
+        $c->{dripping} = 1;
+        $self->write($c);
+        push @{ $self->{late} }, { conn => $c, request => $request,
+                                   at => time() + 0.1, element => 'dripping' };
+        return;
+    }
+
+    my ($status, $retry, $after) = $element =~ /^(\d{3})(?:([rd])(\S+))?$/;
 
     $status //= 200;
     $request->{status} = $status;
@@ -642,8 +655,9 @@ sub answer {
     push @headers, 'Location: http://127.0.0.1:1/elsewhere'
         if $status =~ /^3/;
     push @headers, "X-Accel-Redirect: $1" if $element =~ /^accel:(.*)$/;
-    push @headers, 'Retry-After: ' . ($retry eq 'r' ? $after
-                                      : http_date(time() + $after))
+    push @headers, map { "Retry-After: $_" }
+                       $retry eq 'r' ? split /;/, $after
+                                     : http_date(time() + $after)
         if defined $retry;
 
     $c->{out} = "HTTP/1.1 $status " . ($reason{$status} // 'Status') . "\r\n"
@@ -688,6 +702,7 @@ sub write {
     vec($self->{out}, $c->{fd}, 1) = 0;
 
     return $self->close($c) if $c->{part};
+    return if $c->{dripping};
 
     $self->write_log(delete $c->{busy}, 1) if $c->{busy};
 
