@@ -2,6 +2,7 @@
 
 # One event holds up no other: what an event's own failures do, again and again,
 # and what it takes for a destination to be down.
+#     TEST_ONLY   parts: one, many, places, probe, retry_after
 
 use strict;
 use warnings;
@@ -9,7 +10,7 @@ use warnings;
 use FindBin;
 use lib "$FindBin::Bin/lib";
 
-use Digest::SHA ();
+use Digest::SHA qw(sha256_hex);
 use Test::More;
 use Test::Edge;
 use Test::Sink;
@@ -94,153 +95,174 @@ sub arrives {
               $name);
 }
 
+sub part { return !$ENV{TEST_ONLY} || $ENV{TEST_ONLY} =~ /\b$_[0]\b/ }
+
 sub down { return scalar(() = $t->grep_log(qr/\[warn\].*"\/app" is down/)) }
 
 
 for ('/hook', '/memory') {
     $where = $_;
 
-    # one event, and one after the other that is answered
-
-    for my $mode ('500', '503', '429', 'reset', 'half', 'garbage') {
-        my $name = "$where, one event, $mode";
-
-        afresh('initial=20ms max=40ms');
-
-        my $bad = post($mode);
-
-        arrives($bad, 8, "$name: it is tried again and again");
-        is(down(), 0, "$name: the destination is not down");
-        arrives(post('200'), 1, "$name: another one is delivered");
-        is(down(), 0, "$name: nor is it down then");
-    }
-
-    # so many of them that they look like the destination; the delays are of
-    # half a minute, and another event waits for none
-
-    for my $mode ('500', 'reset') {
-        my $name = "$where, ten events, $mode";
-
-        afresh('initial=30s max=60s');
-
-        my @bad = map { post($mode) } 1 .. 10;
-
-        arrives($_, 1, "$name: each is tried") for @bad;
-        is(down(), 1, "$name: the destination is down");
-
-        my $posted = time();
-        my $good = post('200');
-
-        arrives($good, 1, "$name: another one is delivered");
-        cmp_ok((requests_of($good))[0]{start} - $posted, '<', 12,
-               "$name: at once");
-        ok($t->wait_log(qr/is up again/), "$name: it is up");
-        is(scalar($app->requests()), 11, "$name: none is tried twice");
-    }
+    one($_) for part('one') ? qw(500 503 429 reset half garbage) : ();
+    many($_) for part('many') ? qw(500 reset) : ();
 }
 
 $where = '/hook';
 
+places() if part('places');
+probe() if part('probe');
+asked() if part('retry_after');
+
+$t->no_alerts();
+done_testing();
+
+
+# one event, and one after the other that is answered
+
+sub one {
+    my ($mode) = @_;
+    my $name = "$where, one event, $mode";
+
+    afresh('initial=20ms max=40ms');
+
+    my $bad = post($mode);
+
+    arrives($bad, 8, "$name: it is tried again and again");
+    is(down(), 0, "$name: the destination is not down");
+    arrives(post('200'), 1, "$name: another one is delivered");
+    is(down(), 0, "$name: nor is it down then");
+}
+
+
+# so many of them that they look like the destination; the delays are of half
+# a minute, and another event waits for none
+
+sub many {
+    my ($mode) = @_;
+    my $name = "$where, ten events, $mode";
+
+    afresh('initial=30s max=60s');
+
+    my @bad = map { post($mode) } 1 .. 10;
+
+    arrives($_, 1, "$name: each is tried") for @bad;
+    is(down(), 1, "$name: the destination is down");
+
+    my $posted = time();
+    my $good = post('200');
+
+    arrives($good, 1, "$name: another one is delivered") or return;
+    cmp_ok((requests_of($good))[0]{start} - $posted, '<', 12,
+           "$name: at once");
+    ok($t->wait_log(qr/is up again/), "$name: it is up");
+    is(scalar($app->requests()), 11, "$name: none is tried twice");
+}
+
 
 # who has failed leaves places to the others
 
-afresh('initial=20ms max=20ms', 'concurrency=4');
-post('404,hold') for 1 .. 6;
-ok($app->wait_for(sub { $app->held() == 3 }, 15, 'three that are held'),
-   'three of four places are for those that have failed');
-arrives(post('200'), 1, 'one is for the others');
-is($app->held(), 3, 'all of this time');
-$app->release('200');
-$app->mode('all:200');
-$app->release('200');
-ok($t->wait_for(sub { !$t->spool_files() }, 15, 'an empty spool'),
-   'all are delivered');
+sub places {
+    afresh('initial=20ms max=20ms', 'concurrency=4');
+    post('404,hold') for 1 .. 6;
+    ok($app->wait_for(sub { $app->held() == 3 }, 15, 'three that are held'),
+       'three of four places are for those that have failed');
+    arrives(post('200'), 1, 'one is for the others');
+    is($app->held(), 3, 'all of this time');
+    $app->mode('all:200');
+    $app->release('200');
+    ok($t->wait_for(sub { !$t->spool_files() }, 15, 'an empty spool'),
+       'all are delivered');
 
-afresh('initial=20ms max=20ms', 'concurrency=1');
-arrives(post('404,404,200'), 3, 'the only place is for all');
+    afresh('initial=20ms max=20ms', 'concurrency=1');
+    arrives(post('404,404,200'), 3, 'the only place is for all');
+}
 
 
 # a destination that cannot be reached is down with the first event; it is
 # probed with one that has not been tried, as long as there is any
 
-afresh('initial=400ms max=800ms');
-$app->stop();
+sub probe {
+    my %name;
 
-my %name;
+    my $named = sub {
+        my ($name) = @_;
+        $name{substr(sha256_hex(post('200')), 0, 32)} = $name;
+    };
 
-sub named { my ($name) = @_; $name{post($_[1])} = $name; return }
+    my $refused = sub {
+        return map { /id ([0-9a-f]{32})/ ? $name{$1} : () }
+                   $t->grep_log(qr/connect\(\) failed/);
+    };
 
-named('first', '200');
-ok($t->wait_log(qr/is down, status 502/), 'refused: down');
-named($_, '200') for 'second', 'third';
+    afresh('initial=400ms max=800ms');
+    $app->stop();
+    $named->('first');
+    ok($t->wait_log(qr/is down, status 502/), 'refused: down');
+    $named->($_) for 'second', 'third';
 
-sub refused {
-    my @ids = map { /id ([0-9a-f]{32})/ } $t->grep_log(qr/connect\(\) failed/);
-    my %of = map { substr(Digest::SHA::sha256_hex($_), 0, 32) => $name{$_} }
-             keys %name;
-    return map { $of{$_} // $_ } @ids;
+    ok($t->wait_for(sub { (() = $refused->()) >= 4 }, 20, 'four attempts'),
+       'refused: probes');
+    is(join(' ', ($refused->())[0 .. 3]), 'first second third first',
+       'refused: with another event each time');
+    is(down(), 1, 'refused: said once');
+    $app->start();
+    ok($t->wait_for(sub { !$t->spool_files() }, 15, 'an empty spool'),
+       'refused: all are delivered afterwards');
 }
-
-ok($t->wait_for(sub { (() = refused()) >= 4 }, 20, 'four attempts'),
-   'refused: probes');
-is(join(' ', (refused())[0 .. 3]), 'first second third first',
-   'refused: with another event each time');
-is(down(), 1, 'refused: said once');
-$app->start();
-ok($t->wait_for(sub { !$t->spool_files() }, 15, 'an empty spool'),
-   'refused: all are delivered afterwards');
 
 
 # Retry-After: no longer than "max", then it is probed
 
-afresh('initial=100ms max=2s');
+sub asked {
+    afresh('initial=100ms max=2s');
 
-my $busy = post('429r86400');
+    my $busy = post('429r86400');
 
-ok($t->wait_log(qr/is down, status 429, next attempt in \d{4} ms/),
-   'Retry-After of a day: down');
-arrives($_, 1, 'Retry-After of a day: another one is delivered')
-    for map { post('200') } 1 .. 3;
-arrives($busy, 3, 'Retry-After of a day: it is tried again');
-is(down(), 1, 'Retry-After of a day: one event does not do it twice');
+    ok($t->wait_log(qr/is down, status 429, next attempt in \d{4} ms/),
+       'Retry-After of a day: down');
+    arrives($_, 1, 'Retry-After of a day: another one is delivered')
+        for map { post('200') } 1 .. 3;
+    arrives($busy, 3, 'Retry-After of a day: it is tried again');
+    is(down(), 1, 'Retry-After of a day: one event does not do it twice');
 
-my @start = map { $_->{start} } requests_of($busy);
-cmp_ok($start[1] - $start[0], '>=', 1.9, 'Retry-After of a day: after "max"');
+    my @start = map { $_->{start} } requests_of($busy);
 
-# of a probe
+    cmp_ok(($start[1] // 0) - $start[0], '>=', 1.9,
+           'Retry-After of a day: after "max"');
 
-afresh('initial=100ms max=6s');
-$app->stop();
+    # of a probe
 
-my $one = post('503r3,200');
+    afresh('initial=100ms max=6s');
+    $app->stop();
 
-ok($t->wait_log(qr/is down, status 502/), 'Retry-After of a probe: down');
-$app->start();
-arrives($one, 2, 'Retry-After of a probe: it is delivered');
-@start = map { $_->{start} } requests_of($one);
-cmp_ok($start[1] - $start[0], '>=', 2.9, 'Retry-After of a probe: after it');
+    my $one = post('503r3,200');
 
-# of one that was in flight when it went down
+    ok($t->wait_log(qr/is down, status 502/), 'Retry-After of a probe: down');
+    $app->start();
+    arrives($one, 2, 'Retry-After of a probe: it is delivered');
+    @start = map { $_->{start} } requests_of($one);
+    cmp_ok(($start[1] // 0) - $start[0], '>=', 2.9,
+           'Retry-After of a probe: after it');
 
-afresh('initial=100ms max=6s');
+    # of one that was in flight when it went down
 
-my $slow = post('hold');
+    afresh('initial=100ms max=6s');
 
-$app->wait_for(sub { $app->held() == 1 }, 10, 'one in flight');
+    my $slow = post('hold');
 
-my @reset = map { post('reset,200') } 1 .. 3;
+    $app->wait_for(sub { $app->held() == 1 }, 10, 'one in flight');
 
-ok($t->wait_log(qr/is down, status 502/), 'Retry-After of another: down');
-$app->release('503r3');
-arrives($_, 2, 'Retry-After of another: delivered') for @reset;
+    my @reset = map { post('reset,200') } 1 .. 3;
 
-my ($asked) = requests_of($slow);
-my @later = grep { $_->{start} > $asked->{time} } $app->requests();
+    ok($t->wait_log(qr/is down, status 502/), 'Retry-After of another: down');
+    $app->release('503r3');
+    arrives($_, 2, 'Retry-After of another: delivered') for @reset;
 
-cmp_ok($later[0]{start} - $asked->{time}, '>=', 2.9,
-       'Retry-After of another: nothing before it');
-$app->mode('all:200');
-$app->release('200');
+    my ($held) = requests_of($slow);
+    my @later = grep { $_->{start} > $held->{time} } $app->requests();
 
-$t->no_alerts();
-done_testing();
+    cmp_ok($later[0]{start} - $held->{time}, '>=', 2.9,
+           'Retry-After of another: nothing before it');
+    $app->mode('all:200');
+    $app->release('200');
+}

@@ -116,6 +116,19 @@ my @mutants = (
       test => '../confirm', env => {}, figure => undef,
       fails => 'buffered: twice no' },
 
+    { name => 'an event counts each time that it fails', file => 'schedule',
+      from => 'if (d->connected && item->run == 0) {',
+      to => 'if (d->connected) {', test => '../forward_health',
+      env => { TEST_ONLY => 'one' },
+      figure => undef, fails => 'the destination is not down' },
+
+    { name => 'a probe takes what has failed', file => 'schedule',
+      from => 'if (!ngx_queue_empty(&dest->fresh)) {',
+      to => 'if (!ngx_queue_empty(&dest->fresh)
+                 && ngx_queue_empty(&dest->failed)) {',
+      test => '../forward_health', env => { TEST_ONLY => 'probe' },
+      figure => undef, fails => 'with another event each time' },
+
     { name => 'no delivery gives way', file => 'queue',
       from => 'ngx_http_taptalent_commit_waiting(q->commit) < 2',
       to => '1', test => '../backlog', env => { TEST_BACKLOG => 200 },
