@@ -124,6 +124,7 @@ typedef struct {
     ngx_http_taptalent_zone_dest_t   *stats;    /* or NULL */
     ngx_uint_t                        run;
     ngx_uint_t                        failures; /* events of this run */
+    ngx_uint_t                        asked;    /* those with Retry-After */
     ngx_uint_t                        probes;   /* since it is down */
     ngx_uint_t                        trials;   /* in flight while down */
     ngx_msec_t                        tried;    /* when the last one began */

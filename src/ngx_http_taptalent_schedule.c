@@ -16,14 +16,15 @@
  * next attempt, or for its destination.
  *
  * An event that fails by itself waits by itself.  A destination is down if it
- * cannot be reached, asks for time by Retry-After, or fails with several
- * events in a row.  An event counts once: if another one has been answered
- * since it failed, it is the event and not the destination that fails.
+ * cannot be reached, or fails with several events in a row.  An event counts
+ * once: if another one has been answered since it failed, it is the event and
+ * not the destination that fails.
  *
  * A destination that is down is probed with one event after ever longer
  * delays, with one that has not been tried, if there is any.  If it answers,
- * however wrongly, perhaps only these events are wrong: then those that have
- * not been tried follow one another quickly, until one of them succeeds.
+ * however wrongly, and does not ask for time, perhaps only these events are
+ * wrong: then those that have not been tried follow one another quickly, until
+ * one of them succeeds.
  */
 
 
@@ -45,7 +46,7 @@ static void ngx_http_taptalent_dest_up(ngx_http_taptalent_dest_t *dest);
 static void ngx_http_taptalent_dest_failed(ngx_http_taptalent_dest_t *dest,
     ngx_http_taptalent_item_t *item);
 static void ngx_http_taptalent_dest_down(ngx_http_taptalent_dest_t *dest,
-    ngx_http_taptalent_item_t *item, ngx_uint_t asked);
+    ngx_http_taptalent_item_t *item);
 static void ngx_http_taptalent_dest_log(ngx_http_taptalent_dest_t *dest,
     ngx_http_taptalent_delivery_t *d, ngx_uint_t level);
 static void ngx_http_taptalent_dest_try(ngx_http_taptalent_dest_t *dest,
@@ -457,6 +458,7 @@ ngx_http_taptalent_dest_up(ngx_http_taptalent_dest_t *dest)
 
     dest->run++;
     dest->failures = 0;
+    dest->asked = 0;
 
     if (!dest->down) {
         return;
@@ -512,7 +514,7 @@ static void
 ngx_http_taptalent_dest_failed(ngx_http_taptalent_dest_t *dest,
     ngx_http_taptalent_item_t *item)
 {
-    ngx_uint_t                      itself, asked;
+    ngx_uint_t                      itself;
     ngx_http_taptalent_delivery_t  *d;
 
     d = &item->delivery;
@@ -520,17 +522,17 @@ ngx_http_taptalent_dest_failed(ngx_http_taptalent_dest_t *dest,
     if (d->connected && item->run == 0) {
         item->run = dest->run;
         dest->failures++;
+        dest->asked += (d->retry_after > 0);
     }
 
     itself = (d->connected && item->run != dest->run);
-    asked = itself ? 0 : d->retry_after;
 
     if (!dest->down) {
 
-        if (!d->connected || asked
+        if (!d->connected
             || (!itself && dest->failures >= NGX_HTTP_TAPTALENT_FAILURES))
         {
-            ngx_http_taptalent_dest_down(dest, item, asked);
+            ngx_http_taptalent_dest_down(dest, item);
         }
 
         return;
@@ -540,11 +542,11 @@ ngx_http_taptalent_dest_failed(ngx_http_taptalent_dest_t *dest,
         dest->reached = d->connected;
     }
 
-    if (asked) {
+    if (d->retry_after && !itself) {
         dest->reached = 0;
         ngx_http_taptalent_dest_probe(dest,
                               ngx_http_taptalent_backoff(dest->owner, 1,
-                                                         asked));
+                                                         d->retry_after));
     }
 
     if (item->trial) {
@@ -558,7 +560,7 @@ ngx_http_taptalent_dest_failed(ngx_http_taptalent_dest_t *dest,
 
 static void
 ngx_http_taptalent_dest_down(ngx_http_taptalent_dest_t *dest,
-    ngx_http_taptalent_item_t *item, ngx_uint_t asked)
+    ngx_http_taptalent_item_t *item)
 {
     ngx_http_taptalent_delivery_t  *d;
 
@@ -566,13 +568,14 @@ ngx_http_taptalent_dest_down(ngx_http_taptalent_dest_t *dest,
 
     dest->down = 1;
     dest->due = 0;
-    dest->reached = (d->connected && asked == 0);
+    dest->reached = (d->connected && dest->asked < dest->failures);
     dest->probes = 1;
     dest->tried = ngx_current_msec;
     dest->probe_at = ngx_current_msec;
 
     ngx_http_taptalent_dest_probe(dest,
-                     ngx_http_taptalent_backoff(dest->owner, 1, asked));
+              ngx_http_taptalent_backoff(dest->owner, 1,
+                                         dest->reached ? 0 : d->retry_after));
 
     ngx_http_taptalent_dest_log(dest, d, NGX_LOG_WARN);
 
