@@ -39,8 +39,16 @@ typedef struct {
     ngx_http_request_t              *request;
     ngx_http_request_t              *subrequest;
     ngx_str_t                        args;
+    ngx_int_t                        code;       /* instead of an answer */
     size_t                           matched;    /* of d->confirm */
+
+    /* of the upstream that answers */
+
+    void                           (*finalize_request)(ngx_http_request_t *r,
+                                         ngx_int_t rc);
+
     unsigned                         sent:1;
+    unsigned                         ended:1;    /* the answer, to its end */
     unsigned                         closed:1;
 } ngx_http_taptalent_deliver_ctx_t;
 
@@ -60,7 +68,11 @@ static ngx_int_t ngx_http_taptalent_request_uri(
 
 static ngx_int_t ngx_http_taptalent_answered(ngx_http_request_t *r,
     void *data, ngx_int_t rc);
-static ngx_uint_t ngx_http_taptalent_cut(ngx_http_request_t *r);
+static ngx_http_taptalent_deliver_ctx_t *ngx_http_taptalent_deliver_ctx(
+    ngx_http_request_t *r);
+static void ngx_http_taptalent_upstream_done(ngx_http_request_t *r,
+    ngx_int_t rc);
+static ngx_uint_t ngx_http_taptalent_upstream_ended(ngx_http_upstream_t *u);
 static size_t ngx_http_taptalent_match(ngx_str_t *text, size_t matched,
     u_char c);
 static ngx_uint_t ngx_http_taptalent_retry_after(ngx_http_request_t *r);
@@ -515,6 +527,8 @@ ngx_http_taptalent_delivery_send(ngx_http_taptalent_delivery_t *d)
 }
 
 
+/* comes once more for what was sent when it came first */
+
 static ngx_int_t
 ngx_http_taptalent_answered(ngx_http_request_t *r, void *data, ngx_int_t rc)
 {
@@ -524,20 +538,27 @@ ngx_http_taptalent_answered(ngx_http_request_t *r, void *data, ngx_int_t rc)
 
     d = dctx->ctx.delivery;
 
-    if (rc >= NGX_HTTP_SPECIAL_RESPONSE) {
-        d->status = rc;
+    /* a code of success may be all that the handler says: 201, 204 */
+
+    if (dctx->code == NGX_OK
+        && (rc == NGX_ERROR || rc >= NGX_HTTP_SPECIAL_RESPONSE
+            || (rc >= NGX_HTTP_OK && !r->header_sent)))
+    {
+        dctx->code = rc;
+    }
+
+    if (dctx->code == NGX_ERROR || dctx->ctx.failed) {
+        d->status = 0;
+
+    } else if (dctx->code != NGX_OK) {
+        d->status = dctx->code;
 
         /* there will be no answer, but perhaps a log of subrequests */
 
-        r->err_status = rc;
-
-    } else if (rc == NGX_ERROR || ngx_http_taptalent_cut(r)
-               || dctx->ctx.failed)
-    {
-        d->status = 0;
+        r->err_status = dctx->code;
 
     } else {
-        d->status = r->headers_out.status;
+        d->status = dctx->ended ? r->headers_out.status : 0;
     }
 
     d->unconfirmed = (d->status >= 200 && d->status < 300
@@ -552,35 +573,6 @@ ngx_http_taptalent_answered(ngx_http_request_t *r, void *data, ngx_int_t rc)
     /* the code itself would have the core finalize the request once more */
 
     return NGX_OK;
-}
-
-
-/*
- * Half an answer is no answer, whatever its status was.  The code does not
- * tell: after the header ngx_http_upstream_finalize_request() has that of its
- * flush.  So see what it saw.
- */
-
-static ngx_uint_t
-ngx_http_taptalent_cut(ngx_http_request_t *r)
-{
-    ngx_event_pipe_t     *p;
-    ngx_http_upstream_t  *u;
-
-    u = r->upstream;
-
-    if (u == NULL) {
-        return 0;
-    }
-
-    p = u->pipe;
-
-    if (u->buffering && p) {
-        return p->upstream_error
-               || (p->upstream_eof && !p->upstream_done && p->length > 0);
-    }
-
-    return u->length > 0;
 }
 
 
@@ -738,31 +730,133 @@ ngx_http_taptalent_delivery_free(ngx_http_taptalent_delivery_t *d)
 
 
 /*
- * The context of the subrequest is gone after an internal redirect, that of
- * its parent stays.  Subrequests of the subrequest are not the answer.
+ * NULL if the request is no delivery.  The context of the subrequest is gone
+ * after an internal redirect, that of its parent stays.  Subrequests of the
+ * subrequest are not the answer.
  */
 
-ngx_uint_t
-ngx_http_taptalent_delivery_confirms(ngx_http_request_t *r)
+static ngx_http_taptalent_deliver_ctx_t *
+ngx_http_taptalent_deliver_ctx(ngx_http_request_t *r)
 {
     ngx_http_taptalent_ctx_t          *ctx;
     ngx_http_taptalent_deliver_ctx_t  *dctx;
 
     if (r == r->main) {
-        return 0;
+        return NULL;
     }
 
     ctx = ngx_http_get_module_ctx(r->main, ngx_http_taptalent_webhook_module);
 
-    if (ctx == NULL || ctx->delivery == NULL
-        || ctx->delivery->confirm.len == 0)
-    {
-        return 0;
+    if (ctx == NULL || ctx->delivery == NULL) {
+        return NULL;
     }
 
     dctx = (ngx_http_taptalent_deliver_ctx_t *) ctx;
 
-    return r == dctx->subrequest;
+    return (r == dctx->subrequest) ? dctx : NULL;
+}
+
+
+/*
+ * Half an answer is no answer, whatever its status was.  The code that the
+ * subrequest ends with does not tell: behind the header,
+ * ngx_http_upstream_finalize_request() replaces its own by that of a flush.
+ * But it first gives its own to the protocol's finalize_request(): 0 if the
+ * end was seen.
+ */
+
+void
+ngx_http_taptalent_delivery_header(ngx_http_request_t *r)
+{
+    ngx_http_upstream_t               *u;
+    ngx_http_taptalent_deliver_ctx_t  *dctx;
+
+    dctx = ngx_http_taptalent_deliver_ctx(r);
+
+    if (dctx == NULL) {
+        return;
+    }
+
+    if (dctx->ctx.delivery->confirm.len) {
+        r->filter_need_in_memory = 1;
+    }
+
+    dctx->ended = 0;
+
+#if (NGX_HTTP_CACHE)
+
+    if (r->cached) {
+        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                      "an event was answered from a cache, the application "
+                      "has not seen it: switch the cache off where "
+                      "\"taptalent_webhook_forward\" leads to");
+        return;
+    }
+
+#endif
+
+    u = r->upstream;
+
+    if (u == NULL || u->cleanup == NULL) {
+
+        /* another handler answers, its code tells */
+
+        dctx->ended = 1;
+        return;
+    }
+
+    if (u->finalize_request != ngx_http_taptalent_upstream_done) {
+        dctx->finalize_request = u->finalize_request;
+        u->finalize_request = ngx_http_taptalent_upstream_done;
+    }
+}
+
+
+static void
+ngx_http_taptalent_upstream_done(ngx_http_request_t *r, ngx_int_t rc)
+{
+    ngx_http_taptalent_deliver_ctx_t  *dctx;
+
+    dctx = (ngx_http_taptalent_deliver_ctx_t *)
+             ngx_http_get_module_ctx(r->main,
+                                     ngx_http_taptalent_webhook_module);
+
+    dctx->ended = (rc == NGX_OK
+                   && ngx_http_taptalent_upstream_ended(r->upstream));
+
+    dctx->finalize_request(r, rc);
+}
+
+
+/*
+ * By FastCGI, the end is END_REQUEST, or as much as Content-Length said.  nginx
+ * takes the close of a connection that is not kept for the end too, and on one
+ * that is kept it takes less than Content-Length for an error and the end.
+ */
+
+static ngx_uint_t
+ngx_http_taptalent_upstream_ended(ngx_http_upstream_t *u)
+{
+    ngx_connection_t  *c;
+    ngx_event_pipe_t  *p;
+
+    if (u->schema.len != sizeof("fastcgi://") - 1
+        || ngx_strncmp(u->schema.data, "fastcgi://", u->schema.len) != 0)
+    {
+        return 1;
+    }
+
+    if (!u->buffering) {
+        return u->length == 0;
+    }
+
+    p = u->pipe;
+    c = u->peer.connection;
+
+    /* an error of the connection after the end is none */
+
+    return p->upstream_done
+           && (!p->upstream_error || (c && c->read->error));
 }
 
 
@@ -773,9 +867,11 @@ ngx_http_taptalent_delivery_body(ngx_http_request_t *r, ngx_chain_t *in)
     ngx_str_t                         *text;
     ngx_http_taptalent_deliver_ctx_t  *dctx;
 
-    dctx = (ngx_http_taptalent_deliver_ctx_t *)
-             ngx_http_get_module_ctx(r->main,
-                                     ngx_http_taptalent_webhook_module);
+    dctx = ngx_http_taptalent_deliver_ctx(r);
+
+    if (dctx == NULL) {
+        return;
+    }
 
     text = &dctx->ctx.delivery->confirm;
 

@@ -68,10 +68,11 @@ void ngx_http_taptalent_delivery_send(ngx_http_taptalent_delivery_t *d);
 void ngx_http_taptalent_delivery_free(ngx_http_taptalent_delivery_t *d);
 
 /*
- * For the filters, the answer to a delivery that is to be confirmed: true
- * before its body, which must then be in memory, and the body, bit by bit.
+ * For the filters, of any request: before the header of an answer is sent, and
+ * with its body, bit by bit.  Those of a request that is no delivery do
+ * nothing.
  */
-ngx_uint_t ngx_http_taptalent_delivery_confirms(ngx_http_request_t *r);
+void ngx_http_taptalent_delivery_header(ngx_http_request_t *r);
 void ngx_http_taptalent_delivery_body(ngx_http_request_t *r,
     ngx_chain_t *in);
 

@@ -451,9 +451,7 @@ ngx_http_taptalent_header_filter(ngx_http_request_t *r)
     ngx_http_taptalent_ctx_t       *ctx;
     ngx_http_taptalent_loc_conf_t  *tlcf;
 
-    if (ngx_http_taptalent_delivery_confirms(r)) {
-        r->filter_need_in_memory = 1;
-    }
+    ngx_http_taptalent_delivery_header(r);
 
     if (r->headers_out.status != NGX_HTTP_REQUEST_ENTITY_TOO_LARGE
         || r != r->main)
@@ -499,9 +497,7 @@ ngx_http_taptalent_body_filter(ngx_http_request_t *r, ngx_chain_t *in)
     ngx_chain_t                out, *cl;
     ngx_http_taptalent_ctx_t  *ctx;
 
-    if (ngx_http_taptalent_delivery_confirms(r)) {
-        ngx_http_taptalent_delivery_body(r, in);
-    }
+    ngx_http_taptalent_delivery_body(r, in);
 
     ctx = ngx_http_get_module_ctx(r, ngx_http_taptalent_webhook_module);
 

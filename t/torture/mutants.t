@@ -102,9 +102,19 @@ my @mutants = (
       figure => undef, fails => 'with a reload where that is so' },
 
     { name => 'half an answer is one', file => 'deliver',
-      from => 'rc == NGX_ERROR || ngx_http_taptalent_cut(r)',
-      to => 'rc == NGX_ERROR || (ngx_http_taptalent_cut(r) && 0)',
+      from => 'dctx->ended ? r->headers_out.status : 0;',
+      to => 'r->headers_out.status;',
       test => 'forward_faults', env => { TEST_ONLY => 'application' } },
+
+    { name => 'the close of FastCGI is its end', file => 'deliver',
+      from => 'return p->upstream_done && (', to => 'return 1 || (',
+      test => '../forward_complete', env => {}, figure => undef,
+      fails => 'fastcgi, no end: not delivered' },
+
+    { name => 'the end of FastCGI is not asked for, unbuffered',
+      file => 'deliver', from => 'return u->length == 0;', to => 'return 1;',
+      test => '../forward_complete', env => {}, figure => undef,
+      fails => 'fastcgi-off, no end: not delivered' },
 
     { name => 'a 500 is a receipt', file => 'schedule',
       from => 'd->status >= 200 && d->status < 300',
