@@ -1029,7 +1029,8 @@ ngx_http_taptalent_init(ngx_conf_t *cf)
     tmcf = ngx_http_conf_get_module_main_conf(cf,
                                            ngx_http_taptalent_webhook_module);
 
-    if (ngx_http_taptalent_add_zone(cf, tmcf) != NGX_OK
+    if (ngx_http_taptalent_delivery_init(cf) != NGX_OK
+        || ngx_http_taptalent_add_zone(cf, tmcf) != NGX_OK
         || ngx_http_taptalent_status_init(cf) != NGX_OK)
     {
         return NGX_ERROR;

@@ -53,6 +53,10 @@ typedef struct {
 } ngx_http_taptalent_deliver_ctx_t;
 
 
+static ngx_int_t ngx_http_taptalent_uri_handler(ngx_http_request_t *r);
+static ngx_int_t ngx_http_taptalent_location_handler(ngx_http_request_t *r);
+static ngx_http_taptalent_deliver_ctx_t *ngx_http_taptalent_deliver_ctx(
+    ngx_http_request_t *r);
 static ngx_http_taptalent_deliver_ctx_t *ngx_http_taptalent_connection(
     ngx_http_taptalent_delivery_t *d, ngx_log_t *log);
 static ngx_int_t ngx_http_taptalent_request(
@@ -68,8 +72,6 @@ static ngx_int_t ngx_http_taptalent_request_uri(
 
 static ngx_int_t ngx_http_taptalent_answered(ngx_http_request_t *r,
     void *data, ngx_int_t rc);
-static ngx_http_taptalent_deliver_ctx_t *ngx_http_taptalent_deliver_ctx(
-    ngx_http_request_t *r);
 static void ngx_http_taptalent_upstream_done(ngx_http_request_t *r,
     ngx_int_t rc);
 static ngx_uint_t ngx_http_taptalent_upstream_ended(ngx_http_upstream_t *u);
@@ -98,6 +100,97 @@ static struct sockaddr_un  ngx_http_taptalent_sockaddr = { AF_UNIX, "" };
 static ngx_str_t  ngx_http_taptalent_addr = ngx_string("unix:");
 static ngx_str_t  ngx_http_taptalent_post = ngx_string("POST");
 static ngx_str_t  ngx_http_taptalent_protocol = ngx_string("HTTP/1.1");
+
+
+/*
+ * The size of the body has been checked when it came, by the limit of another
+ * location: no 413 for what was accepted.  nginx checks it each time that it
+ * looks for a location, but of a body that is to be discarded.  So it is, until
+ * the location is found: freenginx would not send it.
+ */
+
+ngx_int_t
+ngx_http_taptalent_delivery_init(ngx_conf_t *cf)
+{
+    ngx_uint_t                  i;
+    ngx_http_handler_pt        *h;
+    ngx_http_core_main_conf_t  *cmcf;
+
+    static struct {
+        ngx_http_phases         phase;
+        ngx_http_handler_pt     handler;
+    } handlers[] = {
+        { NGX_HTTP_SERVER_REWRITE_PHASE, ngx_http_taptalent_uri_handler },
+        { NGX_HTTP_REWRITE_PHASE, ngx_http_taptalent_uri_handler },
+        { NGX_HTTP_PREACCESS_PHASE, ngx_http_taptalent_location_handler }
+    };
+
+    cmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_core_module);
+
+    for (i = 0; i < sizeof(handlers) / sizeof(handlers[0]); i++) {
+
+        h = ngx_array_push(&cmcf->phases[handlers[i].phase].handlers);
+        if (h == NULL) {
+            return NGX_ERROR;
+        }
+
+        *h = handlers[i].handler;
+    }
+
+    return NGX_OK;
+}
+
+
+/* a location is looked for next, or once more */
+
+static ngx_int_t
+ngx_http_taptalent_uri_handler(ngx_http_request_t *r)
+{
+    if (ngx_http_taptalent_deliver_ctx(r)) {
+        r->discard_body = 1;
+    }
+
+    return NGX_DECLINED;
+}
+
+
+static ngx_int_t
+ngx_http_taptalent_location_handler(ngx_http_request_t *r)
+{
+    if (ngx_http_taptalent_deliver_ctx(r)) {
+        r->discard_body = 0;
+    }
+
+    return NGX_DECLINED;
+}
+
+
+/*
+ * NULL if the request is no delivery.  The context of the subrequest is gone
+ * after an internal redirect, that of its parent stays.  Subrequests of the
+ * subrequest are not the answer.
+ */
+
+static ngx_http_taptalent_deliver_ctx_t *
+ngx_http_taptalent_deliver_ctx(ngx_http_request_t *r)
+{
+    ngx_http_taptalent_ctx_t          *ctx;
+    ngx_http_taptalent_deliver_ctx_t  *dctx;
+
+    if (r == r->main) {
+        return NULL;
+    }
+
+    ctx = ngx_http_get_module_ctx(r->main, ngx_http_taptalent_webhook_module);
+
+    if (ctx == NULL || ctx->delivery == NULL) {
+        return NULL;
+    }
+
+    dctx = (ngx_http_taptalent_deliver_ctx_t *) ctx;
+
+    return (r == dctx->subrequest) ? dctx : NULL;
+}
 
 
 ngx_int_t
@@ -515,10 +608,6 @@ ngx_http_taptalent_delivery_send(ngx_http_taptalent_delivery_t *d)
     sr->method_name = ngx_http_taptalent_post;
     sr->headers_in.content_length_n = dctx->ctx.event.body.len;
 
-    /* its size has been checked when it came: no 413 for what was accepted */
-
-    sr->discard_body = 1;
-
     ngx_http_set_ctx(sr, &dctx->ctx, ngx_http_taptalent_webhook_module);
 
     dctx->subrequest = sr;
@@ -726,34 +815,6 @@ ngx_http_taptalent_delivery_free(ngx_http_taptalent_delivery_t *d)
     pool->log = ngx_cycle->log;
 
     ngx_destroy_pool(pool);
-}
-
-
-/*
- * NULL if the request is no delivery.  The context of the subrequest is gone
- * after an internal redirect, that of its parent stays.  Subrequests of the
- * subrequest are not the answer.
- */
-
-static ngx_http_taptalent_deliver_ctx_t *
-ngx_http_taptalent_deliver_ctx(ngx_http_request_t *r)
-{
-    ngx_http_taptalent_ctx_t          *ctx;
-    ngx_http_taptalent_deliver_ctx_t  *dctx;
-
-    if (r == r->main) {
-        return NULL;
-    }
-
-    ctx = ngx_http_get_module_ctx(r->main, ngx_http_taptalent_webhook_module);
-
-    if (ctx == NULL || ctx->delivery == NULL) {
-        return NULL;
-    }
-
-    dctx = (ngx_http_taptalent_deliver_ctx_t *) ctx;
-
-    return (r == dctx->subrequest) ? dctx : NULL;
 }
 
 

@@ -54,6 +54,9 @@ struct ngx_http_taptalent_delivery_s {
 };
 
 
+/* postconfiguration; NGX_ERROR without memory */
+ngx_int_t ngx_http_taptalent_delivery_init(ngx_conf_t *cf);
+
 /* makes the request and evaluates its uri; NGX_ERROR without memory */
 ngx_int_t ngx_http_taptalent_delivery_create(
     ngx_http_taptalent_delivery_t *d, ngx_log_t *log);

@@ -30,7 +30,9 @@ END {
     }
 }
 
-my @names = qw(paced refused large slow fast diverted kept page unasked looped chained);
+my @large = qw(large rewritten tried named renamed redirected);
+my @names = (@large, qw(paced refused slow fast diverted kept page unasked
+                        looped chained));
 
 my $conf = <<'CONF';
 %%GLOBALS%%
@@ -88,6 +90,22 @@ INGEST
                 proxy_pass http://127.0.0.1:%%PORT_2%%;
             }
 
+            location = /to/rewritten {
+                rewrite ^ /to/rewritten/again last;
+            }
+
+            location = /to/tried {
+                try_files /none /to/tried/again;
+            }
+
+            location = /to/named {
+                try_files /none @named;
+            }
+
+            location = /to/renamed {
+                try_files /none @renamed;
+            }
+
             location = /to/looped {
                 rewrite ^ /looped last;
             }
@@ -116,6 +134,14 @@ INGEST
         location = /copy {
             internal;
             proxy_pass http://127.0.0.1:%%PORT_2%%/copy;
+        }
+
+        location @named {
+            proxy_pass http://127.0.0.1:%%PORT_2%%;
+        }
+
+        location @renamed {
+            rewrite ^ /to/renamed/again last;
         }
 
         location = /elsewhere {
@@ -153,10 +179,22 @@ post('refused', event(n => $_)) for 1 .. 3;
 delivered('refused', 3);
 ok($t->grep_log(qr{limiting requests.*"/to/refused"}), 'limit_req has refused');
 
-# what was accepted is not too large for the internal location
+# what was accepted is not too large for the internal location, nor for any that
+# nginx goes on to, and it arrives whole
 
-post('large', event(data => \('{"x":"' . 'x' x 2_000_000 . '"}')));
-delivered('large', 1);
+for my $name (@large) {
+    my $body = event(data => \('{"x":"' . 'x' x 2_000_000 . '"}'));
+
+    post($name, $body);
+
+    ok($t->wait_for(sub { !files($name, 'new') }, 10, "$name in the spool"),
+       "$name: the spool is empty");
+    is(files($name, 'dead'), 0, "$name: no dead letter");
+
+    my ($length) = $t->read_file('application.log')
+                       =~ m{^POST /to/$name(?:/again)? (\d+)$}m;
+    is($length, length $body, "$name: the whole body");
+}
 
 # a large answer, at a rate at which it would take hours
 
@@ -226,7 +264,7 @@ sub delivered {
        "$name: the spool is empty");
     is(files($name, 'dead'), 0, "$name: no dead letter");
 
-    my @got = $t->read_file('application.log') =~ m{^POST /to/$name$}mg;
+    my @got = $t->read_file('application.log') =~ m{^POST /to/$name \d+$}mg;
     is(@got, $n, "$name: delivered, each once");
 }
 
@@ -287,16 +325,17 @@ sub answer {
         sysread $c, $body, 65536, length $body or return;
     }
 
-    my ($name) = $uri =~ m{/(\w+)$};
+    my ($name) = $uri =~ m{^/(?:to/)?(\w+)};
 
     open my $log, '>>', "$p/application.log" or return;
-    syswrite $log, "$method $uri\n";
+    syswrite $log, "$method $uri " . length($body) . "\n";
     close $log;
 
     my $status = $name eq 'page' ? '422 No' : '200 OK';
     my $answer = 'x' x ($name =~ /slow|fast/ ? 500_000 : 2);
 
     my $headers = $name eq 'fast' ? "X-Accel-Limit-Rate: 10\r\n"
+                  : $name eq 'redirected' ? "X-Accel-Redirect: /ok\r\n"
                   : $name =~ /diverted|kept/ ? "X-Accel-Redirect: /elsewhere\r\n"
                   : '';
 
