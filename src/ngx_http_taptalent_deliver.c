@@ -15,8 +15,8 @@
  * A delivery is a subrequest to the internal location, so that proxy_pass and
  * its kin do the work.  Its parent is a request that no client has sent, on a
  * connection that is none: as HTTP/2 makes one for each stream, with events
- * that say they are active, so that nobody adds them to epoll, and a
- * send_chain() that takes all and sends nothing.
+ * that say they are active, so that nobody adds them to epoll, a descriptor
+ * that nobody uses, and a send_chain() that takes all and sends nothing.
  *
  * "blocked" keeps the core from freeing the parent when the subrequest ends
  * the hard way (444, 408, an error).  Then the cleanup handler tells, else
@@ -48,7 +48,8 @@ typedef struct {
                                          ngx_int_t rc);
 
     unsigned                         sent:1;
-    unsigned                         ended:1;    /* the answer, to its end */
+    unsigned                         local:1;    /* no upstream answers */
+    unsigned                         ended:1;    /* the answer of one */
     unsigned                         closed:1;
 } ngx_http_taptalent_deliver_ctx_t;
 
@@ -59,6 +60,7 @@ static ngx_http_taptalent_deliver_ctx_t *ngx_http_taptalent_deliver_ctx(
     ngx_http_request_t *r);
 static ngx_http_taptalent_deliver_ctx_t *ngx_http_taptalent_connection(
     ngx_http_taptalent_delivery_t *d, ngx_log_t *log);
+static ngx_socket_t ngx_http_taptalent_socket(ngx_log_t *log);
 static ngx_int_t ngx_http_taptalent_request(
     ngx_http_taptalent_deliver_ctx_t *dctx);
 static ngx_int_t ngx_http_taptalent_request_headers(
@@ -75,6 +77,8 @@ static ngx_int_t ngx_http_taptalent_answered(ngx_http_request_t *r,
 static void ngx_http_taptalent_upstream_done(ngx_http_request_t *r,
     ngx_int_t rc);
 static ngx_uint_t ngx_http_taptalent_upstream_ended(ngx_http_upstream_t *u);
+static void ngx_http_taptalent_look(ngx_http_taptalent_deliver_ctx_t *dctx,
+    ngx_buf_t *b);
 static size_t ngx_http_taptalent_match(ngx_str_t *text, size_t matched,
     u_char c);
 static ngx_uint_t ngx_http_taptalent_retry_after(ngx_http_request_t *r);
@@ -231,8 +235,14 @@ ngx_http_taptalent_connection(ngx_http_taptalent_delivery_t *d,
 {
     ngx_pool_t                        *pool;
     ngx_event_t                       *rev, *wev;
+    ngx_socket_t                       fd;
     ngx_connection_t                  *c;
     ngx_http_taptalent_deliver_ctx_t  *dctx;
+
+    fd = ngx_http_taptalent_socket(log);
+    if (fd == (ngx_socket_t) -1) {
+        return NULL;
+    }
 
     pool = ngx_create_pool(NGX_DEFAULT_POOL_SIZE / 4, log);
     if (pool == NULL) {
@@ -283,7 +293,7 @@ ngx_http_taptalent_connection(ngx_http_taptalent_delivery_t *d,
     c->data = &dctx->http_connection;
     c->read = rev;
     c->write = wev;
-    c->fd = (ngx_socket_t) -1;
+    c->fd = fd;
     c->recv = ngx_http_taptalent_no_recv;
     c->send = ngx_http_taptalent_no_send;
     c->send_chain = ngx_http_taptalent_no_send_chain;
@@ -301,6 +311,43 @@ ngx_http_taptalent_connection(ngx_http_taptalent_delivery_t *d,
     c->tcp_nopush = NGX_TCP_NOPUSH_DISABLED;
 
     return dctx;
+}
+
+
+/*
+ * One for all deliveries of a worker, in no epoll: Lua takes a connection whose
+ * descriptor is -1 for one of its own, where most of its API is disabled.  It
+ * is a socket that nobody can send to or close, so that to whoever asks the
+ * client seems to be there, and silent.
+ */
+
+static ngx_socket_t
+ngx_http_taptalent_socket(ngx_log_t *log)
+{
+    static ngx_socket_t  fd = (ngx_socket_t) -1;
+
+    if (fd != (ngx_socket_t) -1) {
+        return fd;
+    }
+
+    fd = ngx_socket(AF_UNIX, SOCK_DGRAM, 0);
+
+    if (fd == (ngx_socket_t) -1) {
+        ngx_log_error(NGX_LOG_ALERT, log, ngx_socket_errno,
+                      ngx_socket_n " for deliveries failed");
+        return fd;
+    }
+
+    if (fcntl(fd, F_SETFD, FD_CLOEXEC) == -1 || ngx_nonblocking(fd) == -1) {
+        ngx_log_error(NGX_LOG_ALERT, log, ngx_socket_errno,
+                      "fcntl() or " ngx_nonblocking_n
+                      " for deliveries failed");
+
+        (void) ngx_close_socket(fd);
+        fd = (ngx_socket_t) -1;
+    }
+
+    return fd;
 }
 
 
@@ -636,18 +683,23 @@ ngx_http_taptalent_answered(ngx_http_request_t *r, void *data, ngx_int_t rc)
         dctx->code = rc;
     }
 
-    if (dctx->code == NGX_ERROR || dctx->ctx.failed) {
-        d->status = 0;
+    d->status = 0;
 
-    } else if (dctx->code != NGX_OK) {
+    if (dctx->ctx.failed) {
+        /* what was sent is not the event */
+
+    } else if (dctx->ended) {
+        d->status = r->headers_out.status;
+
+    } else if (dctx->code > NGX_OK) {
         d->status = dctx->code;
 
         /* there will be no answer, but perhaps a log of subrequests */
 
         r->err_status = dctx->code;
 
-    } else {
-        d->status = dctx->ended ? r->headers_out.status : 0;
+    } else if (dctx->code == NGX_OK && dctx->local) {
+        d->status = r->headers_out.status;
     }
 
     d->unconfirmed = (d->status >= 200 && d->status < 300
@@ -842,6 +894,7 @@ ngx_http_taptalent_delivery_header(ngx_http_request_t *r)
         r->filter_need_in_memory = 1;
     }
 
+    dctx->local = 0;
     dctx->ended = 0;
 
 #if (NGX_HTTP_CACHE)
@@ -860,9 +913,7 @@ ngx_http_taptalent_delivery_header(ngx_http_request_t *r)
 
     if (u == NULL || u->cleanup == NULL) {
 
-        /* another handler answers, its code tells */
-
-        dctx->ended = 1;
+        dctx->local = 1;
         return;
     }
 
@@ -921,35 +972,58 @@ ngx_http_taptalent_upstream_ended(ngx_http_upstream_t *u)
 }
 
 
-void
+/*
+ * The filters behind this one would work for nobody, and those for which a
+ * subrequest is a part of a page can fail.
+ */
+
+ngx_int_t
 ngx_http_taptalent_delivery_body(ngx_http_request_t *r, ngx_chain_t *in)
 {
-    u_char                            *p;
-    ngx_str_t                         *text;
+    ngx_buf_t                         *b;
     ngx_http_taptalent_deliver_ctx_t  *dctx;
 
     dctx = ngx_http_taptalent_deliver_ctx(r);
 
-    if (dctx == NULL) {
-        return;
+    if (dctx == NULL || in == NULL) {
+        return NGX_DECLINED;
     }
-
-    text = &dctx->ctx.delivery->confirm;
 
     for ( /* void */ ; in; in = in->next) {
 
-        if (!ngx_buf_in_memory(in->buf)) {
-            continue;
+        b = in->buf;
+
+        ngx_http_taptalent_look(dctx, b);
+
+        r->connection->sent += ngx_buf_size(b);
+
+        b->pos = b->last;
+        b->file_pos = b->file_last;
+    }
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_http_taptalent_look(ngx_http_taptalent_deliver_ctx_t *dctx, ngx_buf_t *b)
+{
+    u_char     *p;
+    ngx_str_t  *text;
+
+    text = &dctx->ctx.delivery->confirm;
+
+    if (!ngx_buf_in_memory(b)) {
+        return;
+    }
+
+    for (p = b->pos; p < b->last; p++) {
+
+        if (dctx->matched == text->len) {
+            return;
         }
 
-        for (p = in->buf->pos; p < in->buf->last; p++) {
-
-            if (dctx->matched == text->len) {
-                return;
-            }
-
-            dctx->matched = ngx_http_taptalent_match(text, dctx->matched, *p);
-        }
+        dctx->matched = ngx_http_taptalent_match(text, dctx->matched, *p);
     }
 }
 

@@ -72,11 +72,11 @@ void ngx_http_taptalent_delivery_free(ngx_http_taptalent_delivery_t *d);
 
 /*
  * For the filters, of any request: before the header of an answer is sent, and
- * with its body, bit by bit.  Those of a request that is no delivery do
- * nothing.
+ * with its body, bit by bit, which is taken.  NGX_DECLINED if it is not that of
+ * the answer to a delivery and has to go on.
  */
 void ngx_http_taptalent_delivery_header(ngx_http_request_t *r);
-void ngx_http_taptalent_delivery_body(ngx_http_request_t *r,
+ngx_int_t ngx_http_taptalent_delivery_body(ngx_http_request_t *r,
     ngx_chain_t *in);
 
 /* true while a thread works for it, and it must not be freed */

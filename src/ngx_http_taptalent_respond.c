@@ -497,7 +497,9 @@ ngx_http_taptalent_body_filter(ngx_http_request_t *r, ngx_chain_t *in)
     ngx_chain_t                out, *cl;
     ngx_http_taptalent_ctx_t  *ctx;
 
-    ngx_http_taptalent_delivery_body(r, in);
+    if (ngx_http_taptalent_delivery_body(r, in) == NGX_OK) {
+        return NGX_OK;
+    }
 
     ctx = ngx_http_get_module_ctx(r, ngx_http_taptalent_webhook_module);
 

@@ -18,7 +18,7 @@ if [ "${1:-test}" != build ] && [ "${1:-test}" != deb ]; then
         nghttp2-client wrk strace e2fsprogs xfsprogs util-linux
         debian-archive-keyring ca-certificates prometheus chromium
         chromium-driver sqlite3 python3 php-cli php-sqlite3 systemd
-        rabbitmq-server lintian iproute2 valgrind"
+        rabbitmq-server lintian iproute2 valgrind libnginx-mod-http-lua"
 
     # there may be a Node that is not Debian's and has its npm with it
 
@@ -28,8 +28,7 @@ if [ "${1:-test}" != build ] && [ "${1:-test}" != deb ]; then
 fi
 
 if [ "${1:-test}" = bench ]; then
-    packages="$packages libnginx-mod-http-lua lua-cjson
-        libnginx-mod-http-js webhook liburing-dev"
+    packages="$packages lua-cjson libnginx-mod-http-js webhook liburing-dev"
 fi
 
 if [ "${1:-test}" = torture ]; then
