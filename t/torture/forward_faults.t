@@ -8,12 +8,14 @@
 #   TEST_RELOAD_SECONDS   of a reload each second, 20 unless set
 #   TEST_UPGRADES         there and back, 2 unless set
 #   TEST_SEED             of what is by chance
-#   TEST_ONLY             parts: application, kill, reload, upgrade, stop, disk,
-#                         sidecar
+#   TEST_ONLY             parts: application, neighbours, kill, reload, upgrade,
+#                         stop, disk, sidecar
 
 use warnings;
 use strict;
 
+use IO::Select;
+use IO::Socket::INET;
 use Test::More;
 use Time::HiRes qw(time);
 
@@ -218,6 +220,174 @@ if (part('application')) {
     # the half that was sent before the timeout is not done
 
     $t->no_alerts();
+}
+
+
+# bad events -----------------------------------------------------------------
+
+
+# Some events are answered 500 again and again, by half an answer of each
+# protocol, by one that never ends, or with a Retry-After of a day. The others
+# come as fast as without them.
+
+if (part('neighbours')) {
+    my $t = Test::Edge->new(workers => 2);
+
+    my $halves = halves($t);
+    my $text = $conf =~ s/SPOOL/$t->spool()/re;
+
+    $text =~ s{forward /deliver concurrency=16;}
+              {forward \$to concurrency=16 timeout=1s;} or die;
+    $text =~ s/proxy_read_timeout 4s;/proxy_read_timeout 1s;/ or die;
+    $text =~ s/(upstream app)/$halves->{map} $1/ or die;
+    $text =~ s/(location = \/deliver)/$halves->{locations} $1/ or die;
+
+    $t->conf($text);
+
+    my $o = Test::Load->new();
+    my $app = $o->app($t->port(2));
+    my $stuck = 0;
+    my (@without, @with);
+
+    $t->run();
+
+    my $load = $o->load(port => $t->port(0), senders => 4, pause => 0.02);
+
+    # once of three times, where the machine is shared
+
+    for my $round (1 .. 3) {
+        $app->mode('ok');
+        $o->wait_good(100) or $stuck++;
+        $o->took_to_deliver();
+        $o->wait_good(1000, 60) or $stuck++;
+        push @without, $o->took_to_deliver();
+
+        $app->mode('bad');
+        $o->wait_good(100) or $stuck++;
+        $o->took_to_deliver();
+        $o->wait_good(2000, 60) or $stuck++;
+        push @with, $o->took_to_deliver();
+
+        diag(sprintf '  99 of 100 good events in %.1f ms, beside bad ones in '
+                     . '%.1f ms', 1000 * $without[-1], 1000 * $with[-1]);
+        last if $with[-1] <= 2 * $without[-1];
+    }
+
+    is($stuck, 0, 'bad events: the others are delivered');
+    cmp_ok($with[-1], '<=', 2 * $without[-1], 'bad events: as fast as without');
+
+    my ($destination) = grep { $_->{destination} eq '/deliver' }
+                        @{ $t->get('/status', headers => [
+                               Accept => 'application/json'])
+                             ->{json}{destinations} };
+
+    cmp_ok($destination->{timeouts}, '>', 0, 'bad events: timeouts are counted');
+    ok($t->wait_log(qr/its answer was not complete after 1000 ms/),
+       'bad events: and logged');
+
+    # an answer that never ends holds up the hand-over for "timeout" only
+
+    $t->mark_log();
+    $t->reload() or fail('bad events: reload');
+    ok($t->wait_log(qr/this worker forwards/), 'bad events: it is handed over');
+
+    $load->stop();
+    $app->mode('ok');
+
+    drained($o, $t, 'bad events');
+    ok($t->quit(), 'bad events: stopped');
+    check($o, $t, 'bad events', 1);
+
+    cmp_ok($o->answers()->{$_} || 0, '>', 0, "bad events: $_ was met")
+        for qw(500 429 half drip);
+    cmp_ok($halves->{met}->(), '>=', 4, 'bad events: halves of all protocols');
+    $halves->{end}->();
+
+    $t->no_alerts();
+}
+
+# Peers that take what comes, answer by a half and close. The first attempt of
+# some events is theirs.
+
+sub halves {
+    my ($t) = @_;
+
+    my $cgi = "Status: 200 OK\r\nContent-Type: text/plain\r\n";
+    my $record = sub { return pack('CCnnCC', 1, 6, 1, length $_[0], 0, 0)
+                              . $_[0] };
+
+    my %half = (
+        fastcgi => $record->("$cgi\r\nhalf"),
+        uwsgi => "${cgi}Content-Length: 99\r\n\r\nhalf",
+        scgi => "${cgi}Content-Length: 99\r\n\r\nhalf",
+
+        # SETTINGS, and HEADERS with :status 200
+        grpc => pack('H*', '000000040000000000' . '00000101040000000188'),
+    );
+
+    my @protocols = grep { !$t->has("--without-http_${_}_module") }
+                         qw(fastcgi uwsgi scgi);
+
+    push @protocols, 'grpc' if $t->has('--with-http_v2_module');
+
+    my ($map, $locations, %listen) = ('', '');
+
+    for my $i (0 .. $#protocols) {
+        my $protocol = $protocols[$i];
+        my $port = $t->port(10 + $i);
+
+        $map .= "~^1${i}[0-3] /half/$protocol;\n";
+
+        for my $off ('', $protocol eq 'grpc' ? () : '-off') {
+            my $buffering = $off ? "${protocol}_buffering off;" : '';
+
+            $locations .= "location = /half/$protocol$off { internal; "
+                . "${protocol}_pass 127.0.0.1:$port; $buffering }\n";
+            $map .= "~^1${i}[4-7] /half/$protocol$off;\n" if $off;
+        }
+
+        $listen{$protocol} = IO::Socket::INET->new(
+            LocalAddr => "127.0.0.1:$port", Listen => 511, ReuseAddr => 1)
+            or die "listen() failed: $!";
+    }
+
+    my $log = $t->prefix() . '/halves.log';
+    my $pid = fork() // die "fork() failed: $!";
+
+    if ($pid == 0) {
+        $SIG{$_} = 'DEFAULT' for qw(TERM INT HUP);
+
+        my %of = map { fileno $listen{$_} => $_ } keys %listen;
+        my $select = IO::Select->new(values %listen);
+
+        while (1) {
+            for my $s ($select->can_read()) {
+                my $protocol = $of{fileno $s};
+                my $c = $s->accept() or next;
+
+                sysread $c, my $in, 262144;
+                syswrite $c, $half{$protocol};
+                close $c;
+
+                open my $fh, '>>', $log or die;
+                syswrite $fh, "$protocol\n";
+                close $fh;
+            }
+        }
+    }
+
+    return {
+        map => "map \"\$http_x_webhook_attempt\$taptalent_event_id\" \$to {
+                    default /deliver;\n$map}\n",
+        locations => "$locations location = /status { taptalent_webhook_status;
+                                                    }\n",
+        met => sub {
+            my %met = map { $_ => 1 } split /\n/,
+                          Test::Spool::read_file($log) // '';
+            return scalar(keys %met) + 4 - @protocols;
+        },
+        end => sub { kill 'TERM', $pid; waitpid $pid, 0 },
+    };
 }
 
 

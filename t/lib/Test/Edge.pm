@@ -54,6 +54,7 @@ use IO::Socket::SSL::Utils qw(CERT_create KEY_create_ec PEM_cert2string
 use JSON::PP ();
 use POSIX qw(WNOHANG);
 use Test::More ();
+use Time::Local qw(timegm);
 use Time::HiRes qw(sleep time);
 
 our @EXPORT = qw(event headers_for);
@@ -701,6 +702,18 @@ sub member {
 
 sub received_at { return at('%04d-%02d-%02dT%02d:%02d:%02d.%06dZ', 1e6, @_) }
 sub named_at { return at('%04d%02d%02dT%02d%02d%02d.%03dZ', 1e3, @_) }
+
+# time_of(received): back again, 0 if it is none.
+
+sub time_of {
+    my ($text) = @_;
+
+    my ($year, $month, $day, $h, $m, $s) =
+        $text =~ /^(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d\.\d+)Z$/
+        or return 0;
+
+    return timegm(int $s, $m, $h, $day, $month - 1, $year) + $s - int $s;
+}
 
 sub at {
     my ($format, $units, $time) = @_;

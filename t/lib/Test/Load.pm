@@ -36,6 +36,7 @@ sub new {
 
     $self->{apps} = [];
     $self->{answers} = {};      # outcome => how often
+    $self->{took_to_deliver} = [];
     $self->{delivered} = {};    # id => [times of 2xx]
     $self->{handled} = {};      # the same, and those whose answer went nowhere
     $self->{refused_for_good} = {};
@@ -101,6 +102,25 @@ sub make_file {
 }
 
 
+# what is wrong with an event for an application in the mode "bad": an event of
+# twelve or so is answered so again and again, the others are good
+
+my %bad = (0 => '500', 10 => 'half', 20 => '429', 30 => 'drip');
+
+sub bad {
+    my ($id) = @_;
+
+    my ($n) = $id =~ /(\d+)$/;
+    my $bad = $bad{$n % 40};
+
+    # those that take long are few, or they have all places
+
+    return $bad && $bad eq 'drip' && $n % 200 != 30 ? undef : $bad;
+}
+
+sub good { return !defined bad($_[0]) }
+
+
 sub app {
     my ($self, $port, $mode) = @_;
 
@@ -133,11 +153,16 @@ sub poll_app {
             $app->{offset} += length $line;
             chomp $line;
 
-            my ($time, $id, $attempt, $outcome, $wrong)
-                = split / /, $line, 5;
+            my ($time, $id, $attempt, $outcome, $took, $wrong)
+                = split / /, $line, 6;
 
             $self->{answers}{$outcome}++;
             $self->{answered}++;
+
+            # how long a good event took that was sent once
+
+            push @{ $self->{took_to_deliver} }, $took
+                if $attempt == 1 && $outcome =~ /^2/ && good($id);
 
             push @{ $self->{delivered}{$id} }, $time if $outcome =~ /^2/;
             push @{ $self->{handled}{$id} }, $time if $outcome =~ /^(?:2|gone)/;
@@ -150,6 +175,20 @@ sub poll_app {
 }
 
 
+# the time, in seconds, in which 99 of 100 of the good events of until now have
+# come to the application; forgets them
+
+sub took_to_deliver {
+    my ($self) = @_;
+
+    my @took = sort { $a <=> $b } @{ $self->poll_app()->{took_to_deliver} };
+
+    $self->{took_to_deliver} = [];
+
+    return $took[0.99 * $#took];
+}
+
+
 sub answers { return $_[0]->poll_app()->{answers} }
 sub answered { return $_[0]->poll_app()->{answered} || 0 }
 sub delivered { return scalar keys %{ $_[0]->poll_app()->{delivered} } }
@@ -159,6 +198,8 @@ sub spooled { return scalar keys %{ $_[0]->{waiting} } }
 
 # until n more deliveries were tried, or succeeded; false if it takes too long
 
+sub wait_good { return shift->wait_more('good_ones', @_) }
+sub good_ones { return scalar @{ $_[0]->poll_app()->{took_to_deliver} } }
 sub wait_answered { return shift->wait_more('answered', @_) }
 sub wait_delivered { return shift->wait_more('delivered', @_) }
 
@@ -365,10 +406,14 @@ package Test::Load::App;
 #       refuse          connections are refused
 #       mixed           for each request one of them, half of them ok; not
 #                       refuse
+#       bad             for some events 500, a half, 429 with a Retry-After of a
+#                       day, or an answer that never ends, as often as they
+#                       come; for all others ok
 #   $app->end()
 #
-# Each line of the log is `<time> <event> <attempt> <outcome>[ <wrong>]`, with
-# the time at which the request was read, and it is written at the end.
+# Each line of the log is `<time> <event> <attempt> <outcome> <seconds>[ <wrong>]`
+# with the time at which the request was read, and how long after the event had
+# come; it is written at the end.
 # An answer counts when the connection has taken all of it; "gone" is one that
 # nobody waited for any more.
 
@@ -514,6 +559,20 @@ sub serve {
 }
 
 
+# a byte now and then, until nobody takes it
+
+sub drip {
+    my ($app, $fd, $c) = @_;
+
+    return if !syswrite $c->{socket}, '.';
+
+    push @{ $app->{later} },
+        { at => time() + 0.2, fd => $fd, conn => $c,
+          run => sub { drip($app, $fd, $c) if $_[0] } };
+    @{ $app->{later} } = sort { $a->{at} <=> $b->{at} } @{ $app->{later} };
+}
+
+
 sub request {
     my ($app, $fd, $c) = @_;
 
@@ -549,16 +608,20 @@ sub request {
 
     $mode = $MIXED[rand @MIXED] if $mode eq 'mixed';
 
+    my ($received) = $head =~ /^X-Webhook-Received: (\S+)/mi;
+    my $took = $now - Test::Edge::time_of($received // '');
+
     my $say = sub {
-        syswrite $app->{log}, sprintf("%.6f %s %d %s", $now, $id,
-                                      $attempt || 0, $_[0])
+        syswrite $app->{log}, sprintf("%.6f %s %d %s %.6f", $now, $id,
+                                      $attempt || 0, $_[0], $took)
                               . (defined $wrong ? " $wrong" : '') . "\n";
     };
 
     my $answer = sub {
         my ($status) = @_;
+        my $after = $app->{mode} eq 'bad' ? 86400 : 1;
         my $bytes = "HTTP/1.1 $status X\r\n"
-                  . ($status eq '429' ? "Retry-After: 1\r\n" : '')
+                  . ($status eq '429' ? "Retry-After: $after\r\n" : '')
                   . ($status eq '302' ? "Location: /elsewhere\r\n" : '')
                   . ($status eq '204' ? "\r\n" : $status eq '201'
                      ? "Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"
@@ -571,6 +634,7 @@ sub request {
 
     my $good = (200, 201, 204)[$app->{n}++ % 3];
 
+    $mode = Test::Load::bad($id) // 'ok' if $mode eq 'bad';
     $mode = $id =~ /-$1$/ ? 'ok' : '404' if $mode =~ /^only:(\d+)$/;
     $mode = $id =~ /$1$/ ? '422' : 'ok' if $mode =~ /^poison:(\d+)$/;
 
@@ -586,6 +650,11 @@ sub request {
 
     } elsif ($mode eq 'hang') {
         $say->('hang');
+
+    } elsif ($mode eq 'drip') {
+        syswrite $c->{socket}, "HTTP/1.1 200 OK\r\n\r\n";
+        $say->('drip');
+        drip($app, $fd, $c);
 
     } elsif ($mode eq 'reset') {
         setsockopt $c->{socket}, SOL_SOCKET, SO_LINGER, pack 'll', 1, 0;
