@@ -25,6 +25,7 @@ help:
 	@echo "make bench      how fast it acknowledges and forwards, beside nginx alone"
 	@echo "make torture    kills, power cuts, errors, mutants, fuzzers, and a table"
 	@echo "make trial      install it in all ways, each on a Debian of its own"
+	@echo "make coverage   which lines and branches the tests execute"
 	@echo "make deps       install the Debian packages that are missing"
 	@echo "make install    copy the module to nginx's modules"
 	@echo "make deb        build the Debian package, in build/"
@@ -51,6 +52,10 @@ demo:
 	@t/build/debian.sh
 	@t/demo/demo.sh
 
+coverage:
+	@t/build/deps.sh test
+	@t/build/coverage.sh
+
 bench:
 	@t/build/deps.sh bench
 	@t/build/debian.sh
@@ -75,4 +80,4 @@ deb:
 clean:
 	rm -rf build
 
-.PHONY: all help deps test demo bench torture trial install deb clean
+.PHONY: all help deps test coverage demo bench torture trial install deb clean

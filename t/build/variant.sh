@@ -6,6 +6,7 @@
 #     nothreads  linked in, without --with-threads
 #     trixie     linked in, nginx of the next Debian release
 #     forky      linked in, nginx of the one after it
+#     coverage   linked in, counts what is executed, for coverage.sh
 #     custom     linked in, under the sanitizers, with the sources in NGINX_SRC
 
 . "$(dirname "$0")/lib.sh"
@@ -23,6 +24,11 @@ link="-fsanitize=address,undefined"
 case $1 in static|custom)
     ADDON_CFLAGS="-fsanitize=alignment,nonnull-attribute"
     export ADDON_CFLAGS
+    ;;
+coverage)
+    ADDON_CFLAGS="-O0 --coverage -fprofile-update=atomic"
+    export ADDON_CFLAGS
+    ;;
 esac
 
 case $1 in
@@ -45,6 +51,15 @@ nothreads)
 trixie|forky)
     "$scripts/source.sh" "$1"
     exec "$scripts/nginx.sh" "$1" "$build/source-$1" --with-threads
+    ;;
+
+coverage)
+    "$scripts/source.sh" bookworm
+    quietly coverage-exit gcc -Wall -Wextra -Werror -c \
+        -DCOVERAGE_DATA="\"$COVERAGE_DATA\"" -o "$build/coverage-exit.o" \
+        "$scripts/coverage.c"
+    exec "$scripts/nginx.sh" coverage "$build/source-bookworm" --with-threads \
+        --with-ld-opt="--coverage $build/coverage-exit.o"
     ;;
 
 custom)
