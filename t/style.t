@@ -11,7 +11,7 @@ use Test::More;
 my $top = "$FindBin::Bin/..";
 
 for my $path (sort glob("$top/*.[ch]"), glob("$top/src/*.[ch]"),
-                   glob("$top/t/fuzz/*.[ch]"), glob("$top/t/bench/*.[ch]")) {
+                   map { glob "$top/t/$_/*.[ch]" } qw(bench build fuzz torture)) {
     my ($name) = $path =~ m{^\Q$top\E/(.*)$};
 
     open my $file, '<:raw', $path or die "$path: $!";

@@ -4,8 +4,7 @@
 # it does not. Events are taken and delivered as before; none is lost, and none
 # is given up because it seems old.
 #
-# The clock of the machine is left alone: a small library that is loaded before
-# the others adds to it what stands in a file.
+# The clock of the machine is left alone, see Test::Fault.
 
 use warnings;
 use strict;
@@ -36,92 +35,14 @@ my @starts;
 # the clock --------------------------------------------------------------------
 
 
-my $source = $t->write_file('clock.c', <<'EOC');
-#define _GNU_SOURCE
-#include <fcntl.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <sys/mman.h>
-#include <sys/syscall.h>
-#include <sys/time.h>
-#include <time.h>
-#include <unistd.h>
-
-static volatile int64_t  none, *offset = &none;
-
-__attribute__((constructor)) static void
-init(void)
-{
-    int    fd;
-    void  *p;
-
-    fd = open(getenv("TEST_CLOCK"), O_RDONLY);
-    p = mmap(NULL, 8, PROT_READ, MAP_SHARED, fd, 0);
-
-    if (fd == -1 || p == MAP_FAILED) {
-        abort();
-    }
-
-    close(fd);
-    offset = p;
-}
-
-int
-clock_gettime(clockid_t id, struct timespec *ts)
-{
-    int  rc;
-
-    rc = syscall(SYS_clock_gettime, id, ts);
-
-    if (rc == 0 && (id == CLOCK_REALTIME || id == CLOCK_REALTIME_COARSE)) {
-        ts->tv_sec += *offset;
-    }
-
-    return rc;
-}
-
-int
-gettimeofday(struct timeval *restrict tv, void *restrict tz)
-{
-    struct timespec  ts;
-
-    clock_gettime(CLOCK_REALTIME, &ts);
-    tv->tv_sec = ts.tv_sec;
-    tv->tv_usec = ts.tv_nsec / 1000;
-
-    return 0;
-}
-
-time_t
-time(time_t *t)
-{
-    struct timespec  ts;
-
-    clock_gettime(CLOCK_REALTIME, &ts);
-
-    if (t) {
-        *t = ts.tv_sec;
-    }
-
-    return ts.tv_sec;
-}
-EOC
-
-system('gcc', '-shared', '-fPIC', '-O1', '-o', "$p/clock.so", $source) == 0
-    or plan(skip_all => 'gcc does not make a shared library');
+my $clock = Test::Fault->clock($p);
 
 set_clock(0);
 
 
-# from now on it is so much more than it should be; the file stays the same one
+# from now on it is so much more than it should be
 
-sub set_clock {
-    my ($offset) = @_;
-
-    open my $fh, -e "$p/clock" ? '+<' : '>', "$p/clock" or die "open(): $!";
-    syswrite $fh, pack 'q', $offset;
-    close $fh;
-}
+sub set_clock { $clock->set(@_) }
 
 # a sanitizer would rather be the first library
 
@@ -129,8 +50,7 @@ sub start {
     my $asan = "detect_leaks=0:halt_on_error=1:verify_asan_link_order=0:"
                . "log_path=$p/sanitizer/report";
 
-    $t->run(env => { LD_PRELOAD => "$p/clock.so", TEST_CLOCK => "$p/clock",
-                     ASAN_OPTIONS => $asan });
+    $t->run(env => { $clock->env(), ASAN_OPTIONS => $asan });
 }
 
 

@@ -11,12 +11,17 @@ package Test::Fault;
 #   my $f = Test::Fault->strace($tid, 'fdatasync:error=EIO:when=1');
 #   $f->detach();
 #
+#   my $clock = Test::Fault->clock($dir);        or the file is skipped
+#   $clock->set($seconds);
+#   $t->run(env => { $clock->env() });
+#
 # Mounts are in a mount namespace of the test's own and so vanish with its last
 # process, however it ends; what can be unmounted in an orderly way is.
 
 use warnings;
 use strict;
 
+use File::Basename qw(dirname);
 use File::Temp ();
 use IO::Handle;
 use POSIX ();
@@ -141,6 +146,27 @@ sub kill_all {
         !grep { my @threads = glob "/proc/$_/task/*";
                 @threads > 1 || $t->alive($_) } @pids;
     }, 30, 'nginx to be gone');
+}
+
+
+# the clock --------------------------------------------------------------------
+
+
+# A clock that is so many seconds ahead, in what runs with this environment. It
+# can be set again; with env(files => 1) the times of files are ahead as well,
+# and it should not be. The clock of the machine is left alone.
+
+sub clock {
+    my ($class, $dir) = @_;
+
+    my $self = bless { file => "$dir/clock", library => "$dir/clock.so" },
+                     'Test::Fault::Clock';
+
+    system('gcc', '-shared', '-fPIC', '-O1', '-o', $self->{library},
+           dirname(__FILE__) . '/../../torture/clock.c') == 0
+        or Test::More::plan(skip_all => 'gcc does not make a shared library');
+
+    return $self->set(0);
 }
 
 
@@ -431,6 +457,31 @@ sub end {
 
     system "umount $self->{dir} 2>/dev/null || umount -l $self->{dir}";
     $self->{mounted} = 0;
+}
+
+
+package Test::Fault::Clock;
+
+
+# the file stays the same one
+
+sub set {
+    my ($self, $seconds) = @_;
+
+    open my $fh, -e $self->{file} ? '+<' : '>', $self->{file}
+        or die "open(): $!";
+    syswrite $fh, pack 'q', $seconds;
+    close $fh;
+
+    return $self;
+}
+
+
+sub env {
+    my ($self, %arg) = @_;
+
+    return (LD_PRELOAD => $self->{library}, TEST_CLOCK => $self->{file},
+            $arg{files} ? (TEST_CLOCK_FILES => 1) : ());
 }
 
 
