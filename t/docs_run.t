@@ -238,7 +238,7 @@ sub security {
     my $block = block('docs/security.md', 'configuration');
     my ($path) = $block =~ /^ +location = (\S{40,}) \{/m;
 
-    $block =~ s/rate=500r/rate=20r/ or fail('rate');
+    $block =~ s/rate=500r/rate=1r/ or fail('rate');
     $block =~ s/burst=1000 /burst=500 / or fail('burst');
 
     my ($conns) = $block =~ /limit_conn +\w+ (\d+);/;
@@ -290,7 +290,13 @@ sub security {
     $c->send(substr $t->message($path, event(), @host), 0, -1);
     ok($c->eof(10), "$what: half a body");
 
-    # too many at once
+    # too many at once, none of whom is let go before the last has come
+
+    $block =~ s/client_body_timeout 1s;/client_body_timeout 600s;/
+        or fail('client_body_timeout');
+
+    $t->conf(configuration($t, $block));
+    ok($t->reload(old_gone => 1), "$what: reload");
 
     my @slow;
 
@@ -304,7 +310,7 @@ sub security {
     my $busy = $t->wait_for(sub {
         my $status = $t->post($path, event(), @to)->{status};
         return $status == 200 ? 0 : $status;
-    }, 1);
+    }, 10, 'limit_conn');
 
     is($busy, 429, "$what: too many connections");
     $_->close() for @slow;
