@@ -162,6 +162,11 @@ ngx_http_taptalent_respond(ngx_http_request_t *r,
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
+    /* a condition or a range of the client's would make a 412, 304 or 206 */
+
+    r->disable_not_modified = 1;
+    r->allow_ranges = 0;
+
     return ngx_http_send_response(r, ngx_http_taptalent_answers[verdict].status,
                                   &ngx_http_taptalent_json, &cv);
 }

@@ -254,6 +254,12 @@ ngx_http_taptalent_status_handler(ngx_http_request_t *r)
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
+    /* whatever has led here, and whatever the client has already */
+
+    r->err_status = 0;
+    r->disable_not_modified = 1;
+    r->allow_ranges = 0;
+
     r->headers_out.status = NGX_HTTP_OK;
     r->headers_out.content_length_n = w.size;
     r->headers_out.content_type = ngx_http_taptalent_types[format];
