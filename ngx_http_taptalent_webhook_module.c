@@ -18,7 +18,12 @@
 
 
 static ngx_int_t ngx_http_taptalent_handler(ngx_http_request_t *r);
+static ngx_http_taptalent_verdict_e ngx_http_taptalent_ready(
+    ngx_http_request_t *r, ngx_http_taptalent_ctx_t *ctx,
+    ngx_http_taptalent_verdict_e verdict);
 static ngx_uint_t ngx_http_taptalent_is_delivery(ngx_http_request_t *r);
+static ngx_uint_t ngx_http_taptalent_body_is_whole(ngx_http_request_t *r);
+static ngx_uint_t ngx_http_taptalent_body_is_unread(ngx_http_request_t *r);
 static void ngx_http_taptalent_body_handler(ngx_http_request_t *r);
 static ngx_int_t ngx_http_taptalent_read_body(ngx_http_request_t *r,
     ngx_str_t *body);
@@ -41,6 +46,8 @@ static void *ngx_http_taptalent_create_loc_conf(ngx_conf_t *cf);
 static char *ngx_http_taptalent_merge_loc_conf(ngx_conf_t *cf, void *parent,
     void *child);
 static char *ngx_http_taptalent_check_forward(ngx_conf_t *cf,
+    ngx_http_taptalent_loc_conf_t *conf);
+static void ngx_http_taptalent_check_error_pages(ngx_conf_t *cf,
     ngx_http_taptalent_loc_conf_t *conf);
 static char *ngx_http_taptalent_merge_mode(ngx_conf_t *cf,
     ngx_http_taptalent_loc_conf_t *prev, ngx_http_taptalent_loc_conf_t *conf);
@@ -217,13 +224,20 @@ ngx_module_t  ngx_http_taptalent_webhook_module = {
 static ngx_int_t
 ngx_http_taptalent_handler(ngx_http_request_t *r)
 {
-    size_t                          len;
     ngx_int_t                       rc;
     ngx_http_taptalent_ctx_t       *ctx;
     ngx_http_taptalent_verdict_e    verdict;
     ngx_http_taptalent_loc_conf_t  *tlcf;
 
     tlcf = ngx_http_get_module_loc_conf(r, ngx_http_taptalent_webhook_module);
+
+    /*
+     * The status says whether the event is stored: an error_page that has led
+     * here does not set it, and none makes something else of it.
+     */
+
+    r->err_status = 0;
+    r->error_page = 1;
 
     if (tlcf->mode == NGX_HTTP_TAPTALENT_ON && tlcf->forward
         && ngx_http_taptalent_is_delivery(r))
@@ -242,6 +256,47 @@ ngx_http_taptalent_handler(ngx_http_request_t *r)
 
     verdict = ngx_http_taptalent_verify_head(r, ctx);
 
+    if (verdict == NGX_HTTP_TAPTALENT_NONE
+        && !ngx_http_taptalent_body_is_whole(r))
+    {
+        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                      "the request has come to \"taptalent_webhook\" without "
+                      "its whole body, which another location has begun to "
+                      "read or to discard, write \"proxy_request_buffering "
+                      "on\", or what is like it, in that location");
+
+        verdict = NGX_HTTP_TAPTALENT_UNAVAILABLE;
+        ctx->why = "another location has begun to read the body";
+    }
+
+    verdict = ngx_http_taptalent_ready(r, ctx, verdict);
+
+    if (verdict != NGX_HTTP_TAPTALENT_NONE) {
+        return ngx_http_taptalent_respond(r, ctx, verdict);
+    }
+
+    rc = ngx_http_read_client_request_body(r, ngx_http_taptalent_body_handler);
+
+    if (rc >= NGX_HTTP_SPECIAL_RESPONSE) {
+        return rc;
+    }
+
+    return NGX_DONE;
+}
+
+
+/* whether the body is to be read, or what the answer is without it */
+
+static ngx_http_taptalent_verdict_e
+ngx_http_taptalent_ready(ngx_http_request_t *r, ngx_http_taptalent_ctx_t *ctx,
+    ngx_http_taptalent_verdict_e verdict)
+{
+    size_t                          len;
+    ngx_int_t                       rc;
+    ngx_http_taptalent_loc_conf_t  *tlcf;
+
+    tlcf = ngx_http_get_module_loc_conf(r, ngx_http_taptalent_webhook_module);
+
     len = ngx_max(r->headers_in.content_length_n, 0);
 
     if (ctx->refused != NGX_HTTP_TAPTALENT_NONE) {
@@ -259,37 +314,29 @@ ngx_http_taptalent_handler(ngx_http_request_t *r)
 
         ctx->ready = 1;
 
-    } else if (verdict == NGX_HTTP_TAPTALENT_NONE
-               && tlcf->mode == NGX_HTTP_TAPTALENT_ON)
+        return verdict;
+    }
+
+    if (verdict != NGX_HTTP_TAPTALENT_NONE
+        || tlcf->mode != NGX_HTTP_TAPTALENT_ON)
     {
-        if (tlcf->spool == NULL) {
-            rc = ngx_http_taptalent_queue_room(tlcf->forward);
+        return verdict;
+    }
 
-            if (rc != NGX_OK) {
-                ctx->why = "the queue is full";
-            }
-
-        } else {
-            rc = ngx_http_taptalent_commit_ready(&tlcf->spool->commit, len,
-                                                 &ctx->why);
-        }
+    if (tlcf->spool == NULL) {
+        rc = ngx_http_taptalent_queue_room(tlcf->forward);
 
         if (rc != NGX_OK) {
-            verdict = NGX_HTTP_TAPTALENT_UNAVAILABLE;
+            ctx->why = "the queue is full";
         }
+
+    } else {
+        rc = ngx_http_taptalent_commit_ready(&tlcf->spool->commit, len,
+                                             &ctx->why);
     }
 
-    if (verdict != NGX_HTTP_TAPTALENT_NONE) {
-        return ngx_http_taptalent_respond(r, ctx, verdict);
-    }
-
-    rc = ngx_http_read_client_request_body(r, ngx_http_taptalent_body_handler);
-
-    if (rc >= NGX_HTTP_SPECIAL_RESPONSE) {
-        return rc;
-    }
-
-    return NGX_DONE;
+    return (rc == NGX_OK) ? NGX_HTTP_TAPTALENT_NONE
+                          : NGX_HTTP_TAPTALENT_UNAVAILABLE;
 }
 
 
@@ -306,6 +353,80 @@ ngx_http_taptalent_is_delivery(ngx_http_request_t *r)
 }
 
 
+/*
+ * Another handler may have begun to read the body, and an error_page has led
+ * here since.  nginx reads no rest then, and what was passed on is gone.
+ */
+
+static ngx_uint_t
+ngx_http_taptalent_body_is_whole(ngx_http_request_t *r)
+{
+    off_t                     left;
+    ngx_chain_t              *cl;
+    ngx_http_request_body_t  *rb;
+
+    rb = r->request_body;
+
+    if (rb == NULL) {
+        return ngx_http_taptalent_body_is_unread(r);
+    }
+
+    /* a chunked body is discarded through one that nobody has asked for */
+
+    if (rb->rest > 0 || (rb->chunked && rb->post_handler == NULL)) {
+        return 0;
+    }
+
+    left = ngx_max(r->headers_in.content_length_n, 0);
+
+    for (cl = rb->bufs; cl; cl = cl->next) {
+        left -= ngx_buf_size(cl->buf);
+    }
+
+    return left == 0;
+}
+
+
+/* what was discarded is not in the length any more */
+
+static ngx_uint_t
+ngx_http_taptalent_body_is_unread(ngx_http_request_t *r)
+{
+    off_t       left;
+    ngx_str_t  *value;
+
+    left = r->headers_in.content_length_n;
+
+    /* for a subrequest nothing is read */
+
+    if (r != r->main) {
+        return left <= 0 && !r->headers_in.chunked;
+    }
+
+    if (r->discard_body) {
+        return 0;
+    }
+
+#if (NGX_HTTP_V2)
+    if (r->stream && r->stream->skip_data) {
+        return 0;
+    }
+#endif
+
+    if (r->headers_in.chunked) {
+        return left == -1;
+    }
+
+    if (r->headers_in.content_length == NULL) {
+        return 1;
+    }
+
+    value = &r->headers_in.content_length->value;
+
+    return ngx_atoof(value->data, value->len) == left;
+}
+
+
 static void
 ngx_http_taptalent_body_handler(ngx_http_request_t *r)
 {
@@ -316,12 +437,13 @@ ngx_http_taptalent_body_handler(ngx_http_request_t *r)
     tlcf = ngx_http_get_module_loc_conf(r, ngx_http_taptalent_webhook_module);
     ctx = ngx_http_get_module_ctx(r, ngx_http_taptalent_webhook_module);
 
-    if (ngx_http_taptalent_read_body(r, &ctx->event.body) != NGX_OK) {
-        ngx_http_finalize_request(r, NGX_HTTP_INTERNAL_SERVER_ERROR);
-        return;
-    }
+    if (ngx_http_taptalent_read_body(r, &ctx->event.body) == NGX_OK) {
+        verdict = ngx_http_taptalent_verify_body(r, ctx);
 
-    verdict = ngx_http_taptalent_verify_body(r, ctx);
+    } else {
+        verdict = NGX_HTTP_TAPTALENT_UNAVAILABLE;
+        ctx->why = "the body cannot be read into memory";
+    }
 
     if (ctx->refused != NGX_HTTP_TAPTALENT_NONE) {
 
@@ -822,6 +944,8 @@ ngx_http_taptalent_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
         return NGX_CONF_ERROR;
     }
 
+    ngx_http_taptalent_check_error_pages(cf, conf);
+
     /* what is in memory only may be lost when the sender comes again */
 
     if (conf->dedup && conf->spool == NULL) {
@@ -901,6 +1025,48 @@ ngx_http_taptalent_check_forward(ngx_conf_t *cf,
     }
 
     return NGX_CONF_OK;
+}
+
+
+/*
+ * What nginx refuses before the module is asked: the address, a limit, a size.
+ * Nothing there says 404 or 405.
+ */
+
+static void
+ngx_http_taptalent_check_error_pages(ngx_conf_t *cf,
+    ngx_http_taptalent_loc_conf_t *conf)
+{
+    ngx_uint_t                 i;
+    ngx_http_err_page_t       *page;
+    ngx_http_core_loc_conf_t  *clcf;
+
+    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
+
+    if (clcf->error_pages == NULL) {
+        return;
+    }
+
+    page = clcf->error_pages->elts;
+
+    for (i = 0; i < clcf->error_pages->nelts; i++) {
+
+        if (page[i].overwrite < 200 || page[i].overwrite >= 300
+            || page[i].status == NGX_HTTP_NOT_FOUND
+            || page[i].status == NGX_HTTP_NOT_ALLOWED)
+        {
+            continue;
+        }
+
+        ngx_log_error(NGX_LOG_WARN, cf->log, 0,
+                      "\"error_page\" makes %i of %i for \"taptalent_webhook "
+                      "on\" in %s:%ui, which the sender takes for a receipt "
+                      "of an event that nobody has, write \"error_page\" "
+                      "without \"=%i\" in that location",
+                      page[i].overwrite, page[i].status, conf->file,
+                      conf->line, page[i].overwrite);
+        return;
+    }
 }
 
 
