@@ -28,6 +28,7 @@
 #define NGX_HTTP_TAPTALENT_BATCH_MAX  1048576   /* kept for the next one */
 #define NGX_HTTP_TAPTALENT_PROBE      1000      /* ms between attempts */
 #define NGX_HTTP_TAPTALENT_MEASURE    1000      /* ms that figures are good */
+#define NGX_HTTP_TAPTALENT_LATE       1000      /* ms between looks for it */
 
 
 static void ngx_http_taptalent_commit_measured(
@@ -328,7 +329,7 @@ void
 ngx_http_taptalent_commit_add(ngx_http_taptalent_commit_t *c, u_char *last,
     ngx_str_t *id, ngx_http_taptalent_waiter_t *w, ngx_msec_t timeout)
 {
-    ngx_msec_t                   deadline;
+    ngx_msec_t                   next;
     ngx_http_taptalent_batch_t  *batch;
 
     batch = c->gathering;
@@ -340,19 +341,25 @@ ngx_http_taptalent_commit_add(ngx_http_taptalent_commit_t *c, u_char *last,
     batch->group.len = last - batch->group.data;
     batch->group.events++;
 
-    deadline = ngx_current_msec + timeout;
-
     if (w) {
-        w->deadline = deadline;
+        w->deadline = ngx_current_msec + timeout;
         w->waiting = 1;
 
         ngx_queue_insert_tail(&batch->waiters, &w->queue);
     }
 
-    if (!c->timer.timer_set
-        || (ngx_msec_int_t) (deadline - c->timer.timer.key) < 0)
+    next = ngx_min(timeout, NGX_HTTP_TAPTALENT_LATE);
+
+    /* ngx_add_timer() would keep one that is up to 300 ms later */
+
+    if (c->timer.timer_set
+        && (ngx_msec_int_t) (ngx_current_msec + next - c->timer.timer.key) < 0)
     {
-        ngx_add_timer(&c->timer, timeout);
+        ngx_del_timer(&c->timer);
+    }
+
+    if (!c->timer.timer_set) {
+        ngx_add_timer(&c->timer, next);
     }
 
     if (c->committing == NULL && !c->start.posted) {
@@ -685,9 +692,9 @@ ngx_http_taptalent_commit_timer(ngx_event_t *ev)
 
     ngx_queue_init(&late);
 
-    /* at least once a second, for as long as a commit runs */
+    /* again and again, for as long as a commit runs */
 
-    next = 1000;
+    next = NGX_HTTP_TAPTALENT_LATE;
     next = ngx_http_taptalent_commit_late(&c->batches[0], &late, next);
     next = ngx_http_taptalent_commit_late(&c->batches[1], &late, next);
 

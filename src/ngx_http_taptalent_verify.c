@@ -504,15 +504,17 @@ ngx_http_taptalent_signature_head(ngx_http_request_t *r,
 static ngx_uint_t
 ngx_http_taptalent_recent(time_t sec, time_t tolerance)
 {
-    time_t  now;
+    time_t  distance;
 
     if (tolerance == 0) {
         return 1;
     }
 
-    now = ngx_time();
+    /* a sum with a tolerance could be more than there is */
 
-    return sec >= now - tolerance && sec <= now + tolerance;
+    distance = sec - ngx_time();
+
+    return distance >= -tolerance && distance <= tolerance;
 }
 
 

@@ -77,6 +77,20 @@ http {
             taptalent_webhook_ack_timeout 500ms;
         }
 
+        location /later {
+            taptalent_webhook on;
+            taptalent_webhook_spool $p/slow $one min_free=0;
+            taptalent_webhook_ack_timeout 700ms;
+        }
+
+        location /endless {
+            taptalent_webhook on;
+            taptalent_webhook_spool $p/slow $one min_free=0;
+            taptalent_webhook_ack_timeout 9223372036854775807ms;
+            taptalent_webhook_dedup 9223372036854775807ms;
+            taptalent_webhook_retry max_age=9223372036854775807s;
+        }
+
         location /default {
             taptalent_webhook on;
             taptalent_webhook_spool $p/default $one min_free=0;
@@ -285,6 +299,49 @@ SKIP: {
 
     ok($t->wait_for(sub { status('/slow', event()) == 200 }, 10, 'the disk'),
        'a fast disk again');
+
+
+    # each at its own time, though another one waits for the same disk: a timer
+    # that is 200 ms later must not do for both
+
+    my $apart;
+
+    for (1 .. 5) {
+        my ($later, $soon) = ($t->connect(), $t->connect());
+
+        $strace = slow();
+
+        $later->send($t->message('/later', event()));
+        wait_slow("$p/slow");
+        $soon->send($t->message('/slow', event()));
+
+        is_refused($soon->answer(), 'the sooner one');
+        $apart = !$later->answer(timeout => 0.05)->{status};
+        is_refused($later->answer(), 'the later one') if $apart;
+
+        $strace->detach();
+
+        ok($t->wait_for(sub { status('/slow', event()) == 200 }, 10,
+                        'the disk'), 'a fast disk once more');
+        last if $apart;
+    }
+
+    ok($apart, 'an earlier time counts beside a later one');
+
+    $strace = slow();
+
+    my $endless = $t->connect();
+
+    $endless->send($t->message('/endless', event_body('slow-1-0')));
+    wait_slow("$p/slow");
+    is_refused($t->post('/slow', event()), 'beside one that has all time');
+    is($endless->answer(timeout => 0.1)->{status}, 0, 'which waits');
+
+    $strace->detach();
+
+    is($endless->answer()->{status}, 200, 'is accepted');
+    is($t->post('/endless', event_body('slow-1-0'))->{json}{duplicate},
+       JSON::PP::true(), 'and known for ever');
 
 
     # the default is inside the sender's 5 s

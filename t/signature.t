@@ -206,6 +206,12 @@ http {
             add_header X-Time \$taptalent_signature_timestamp always;
         }
 
+        location /endless {
+            taptalent_webhook on;
+            taptalent_webhook_signature preset=stripe key=k
+                tolerance=9223372036854775807;
+        }
+
         location /file {
             taptalent_webhook on;
             taptalent_webhook_signature preset=stripe key=k;
@@ -570,6 +576,15 @@ for ([0, 'Z', 'accepted'], [7200 - 500, '+02:00', 'accepted'],
                  { 'X-Webhook-Timestamp' => $time, 'X-Sign' => unpack 'H*',
                    hmac_sha256("$time|$body", 'k') });
     is($r->{headers}{'x-time'}, $time, "$by s $zone: variable");
+}
+
+
+# a tolerance that no time is beyond
+
+for my $time (0, 1, time(), 999999999999, 9999999999999) {
+    sent("endless, $time", '/endless', 'accepted', $body,
+         { 'Stripe-Signature' => "t=$time,v1=" . unpack 'H*',
+           hmac_sha256("$time.$body", 'k') });
 }
 
 

@@ -49,6 +49,11 @@ http {
             taptalent_webhook_tolerance 10000y;
         }
 
+        location /endless {
+            taptalent_webhook on;
+            taptalent_webhook_tolerance 9223372036854775807s;
+        }
+
         location /receiver {
             taptalent_webhook receiver;
         }
@@ -133,6 +138,7 @@ for my $timestamp ('2024-01-20T14:45:00Z', '0000-01-01T00:00:00Z',
     sent($timestamp, '/inherited', 'stale', $timestamp);
     sent("off, $timestamp", '/off', 'accepted', $timestamp);
     sent("10000y, $timestamp", '/long', 'accepted', $timestamp);
+    sent("endless, $timestamp", '/endless', 'accepted', $timestamp);
 }
 
 # the zone is read, not the text
