@@ -69,6 +69,22 @@ static ngx_int_t ngx_http_taptalent_signature_timestamp(ngx_conf_t *cf,
     ngx_http_taptalent_signature_t *sig, ngx_http_taptalent_parameters_t *p);
 static ngx_int_t ngx_http_taptalent_signature_tolerance(ngx_conf_t *cf,
     ngx_http_taptalent_signature_t *sig, ngx_http_taptalent_parameters_t *p);
+static ngx_uint_t ngx_http_taptalent_signature_time_signed(
+    ngx_http_taptalent_parameters_t *p);
+static ngx_uint_t ngx_http_taptalent_signature_has(ngx_str_t *text,
+    ngx_str_t *name);
+static ngx_uint_t ngx_http_taptalent_signature_variable(ngx_str_t *text,
+    ngx_str_t *name);
+
+
+static ngx_str_t  ngx_http_taptalent_signature_stamp =
+    ngx_string("taptalent_signature_timestamp");
+
+static ngx_str_t  ngx_http_taptalent_signature_body =
+    ngx_string("taptalent_body");
+
+static ngx_str_t  ngx_http_taptalent_signature_base64 =
+    ngx_string("taptalent_body_base64");
 
 
 static ngx_conf_enum_t  ngx_http_taptalent_separators[] = {
@@ -569,8 +585,8 @@ ngx_http_taptalent_signature_tolerance(ngx_conf_t *cf,
     if (p->time.len == 0) {
 
         if (p->tolerance.len == 0
-            && ngx_strstr(p->text.data, "taptalent_signature_timestamp")
-               == NULL)
+            && !ngx_http_taptalent_signature_has(&p->text,
+                                          &ngx_http_taptalent_signature_stamp))
         {
             return NGX_OK;
         }
@@ -605,9 +621,7 @@ ngx_http_taptalent_signature_tolerance(ngx_conf_t *cf,
 
     /* a time that is not signed is anybody's */
 
-    if (ngx_strstr(p->text.data, "taptalent_signature_timestamp") == NULL
-        && ngx_strstr(p->text.data, p->time.data + 1) == NULL)
-    {
+    if (!ngx_http_taptalent_signature_time_signed(p)) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "the time of the signature is not in what is "
                            "signed, so that anybody can change it, write "
@@ -620,12 +634,107 @@ ngx_http_taptalent_signature_tolerance(ngx_conf_t *cf,
 }
 
 
+/* as it was found, or as all of the variables that it is made of */
+
+static ngx_uint_t
+ngx_http_taptalent_signature_time_signed(ngx_http_taptalent_parameters_t *p)
+{
+    ngx_str_t  rest, name;
+
+    if (ngx_http_taptalent_signature_has(&p->text,
+                                         &ngx_http_taptalent_signature_stamp))
+    {
+        return 1;
+    }
+
+    if (ngx_strncmp(p->time.data, "param:", 6) == 0) {
+        return 0;
+    }
+
+    rest = p->time;
+
+    while (ngx_http_taptalent_signature_variable(&rest, &name)) {
+
+        if (!ngx_http_taptalent_signature_has(&p->text, &name)) {
+            return 0;
+        }
+    }
+
+    return 1;
+}
+
+
+/* whether the variable is in the text; cases do not differ, as for nginx */
+
+static ngx_uint_t
+ngx_http_taptalent_signature_has(ngx_str_t *text, ngx_str_t *name)
+{
+    ngx_str_t  rest, found;
+
+    rest = *text;
+
+    while (ngx_http_taptalent_signature_variable(&rest, &found)) {
+
+        if (found.len == name->len
+            && ngx_strncasecmp(found.data, name->data, name->len) == 0)
+        {
+            return 1;
+        }
+    }
+
+    return 0;
+}
+
+
+/*
+ * The name of the next variable, $name or ${name}, which "text" then begins
+ * after; false if there is none.
+ */
+
+static ngx_uint_t
+ngx_http_taptalent_signature_variable(ngx_str_t *text, ngx_str_t *name)
+{
+    u_char  *p, *last;
+
+    last = text->data + text->len;
+    p = ngx_strlchr(text->data, last, '$');
+
+    if (p == NULL) {
+        return 0;
+    }
+
+    p++;
+
+    if (p < last && *p == '{') {
+        p++;
+    }
+
+    name->data = p;
+
+    while (p < last
+           && ((*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z')
+               || (*p >= '0' && *p <= '9') || *p == '_'))
+    {
+        p++;
+    }
+
+    name->len = p - name->data;
+
+    text->data = p;
+    text->len = last - p;
+
+    return 1;
+}
+
+
 static ngx_int_t
 ngx_http_taptalent_signature_text(ngx_conf_t *cf,
     ngx_http_taptalent_signature_t *sig, ngx_http_taptalent_parameters_t *p)
 {
-    if (ngx_strstr(p->text.data, "$taptalent_body") == NULL
-        && ngx_strstr(p->text.data, "${taptalent_body}") == NULL)
+    if (!ngx_http_taptalent_signature_has(&p->text,
+                                          &ngx_http_taptalent_signature_body)
+        && !ngx_http_taptalent_signature_has(&p->text,
+                                         &ngx_http_taptalent_signature_base64))
     {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "\"signed=%V\" is without the body, so that the "

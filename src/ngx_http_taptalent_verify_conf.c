@@ -18,8 +18,13 @@
  */
 
 
+#define ngx_http_taptalent_is_blank(c)                                        \
+    ((c) == ' ' || ((c) >= '\t' && (c) <= '\r'))
+
+
 static ngx_int_t ngx_http_taptalent_read_secret(ngx_conf_t *cf,
     ngx_str_t *name, u_char *buf, ngx_str_t *secret);
+static const char *ngx_http_taptalent_secret_fault(ngx_str_t *secret);
 static ngx_int_t ngx_http_taptalent_add_key(ngx_conf_t *cf, ngx_array_t *keys,
     ngx_str_t *value, ngx_uint_t n);
 
@@ -136,7 +141,8 @@ ngx_int_t
 ngx_http_taptalent_secret(ngx_conf_t *cf, ngx_str_t *value, u_char *buf,
     ngx_str_t *secret)
 {
-    ngx_str_t  name;
+    ngx_str_t    name;
+    const char  *fault;
 
     if (ngx_strncmp(value->data, "file:", 5) == 0) {
         name.len = value->len - 5;
@@ -166,9 +172,61 @@ ngx_http_taptalent_secret(ngx_conf_t *cf, ngx_str_t *value, u_char *buf,
                            "it if it is the path of a file that holds the key");
     }
 
+    fault = ngx_http_taptalent_secret_fault(value);
+
+    if (fault) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "a key %s, write the key and nothing else", fault);
+        return NGX_ERROR;
+    }
+
     *secret = *value;
 
     return NGX_OK;
+}
+
+
+/*
+ * What editors and shells put around a key, or NULL.  It would pass, and then
+ * no event would.
+ */
+
+static const char *
+ngx_http_taptalent_secret_fault(ngx_str_t *secret)
+{
+    u_char      *p, *last;
+    ngx_uint_t   lines, binary;
+
+    p = secret->data;
+    last = p + secret->len;
+
+    if ((secret->len >= 3 && ngx_memcmp(p, "\xef\xbb\xbf", 3) == 0)
+        || (secret->len >= 2 && (ngx_memcmp(p, "\xff\xfe", 2) == 0
+                                 || ngx_memcmp(p, "\xfe\xff", 2) == 0)))
+    {
+        return "begins with a byte order mark";
+    }
+
+    if (ngx_http_taptalent_is_blank(*p)
+        || ngx_http_taptalent_is_blank(last[-1]))
+    {
+        return "has white space at its beginning or its end";
+    }
+
+    lines = 0;
+    binary = 0;
+
+    for ( /* void */ ; p < last; p++) {
+
+        if (*p == CR || *p == LF) {
+            lines = 1;
+
+        } else if (*p < 0x20 && *p != '\t') {
+            binary = 1;
+        }
+    }
+
+    return (lines && !binary) ? "has more than one line" : NULL;
 }
 
 
@@ -239,9 +297,10 @@ ngx_http_taptalent_read_secret(ngx_conf_t *cf, ngx_str_t *name, u_char *buf,
             }
         }
 
-        if (n == 0) {
-            fault = "is empty";
-        }
+        secret->data = buf;
+        secret->len = n;
+
+        fault = n ? ngx_http_taptalent_secret_fault(secret) : "is empty";
     }
 
     if (fault) {
@@ -250,9 +309,6 @@ ngx_http_taptalent_read_secret(ngx_conf_t *cf, ngx_str_t *name, u_char *buf,
                            "the key and nothing else", name, fault);
         return NGX_ERROR;
     }
-
-    secret->data = buf;
-    secret->len = n;
 
     return NGX_OK;
 }
