@@ -62,6 +62,7 @@ typedef struct {
     ngx_str_t                     header;    /* in lower case */
     ngx_http_taptalent_scheme_t   scheme;
     ngx_array_t                   keys;      /* of ngx_str_t, decoded */
+    ngx_array_t                   headers;   /* that are signed and stored */
     ngx_http_complex_value_t     *text;      /* what is signed, or the body */
     ngx_http_complex_value_t     *time;      /* or NULL */
     time_t                        tolerance; /* 0: any time */
@@ -214,13 +215,16 @@ ngx_uint_t ngx_http_taptalent_enforceable(
     ngx_http_taptalent_verdict_e verdict);
 
 /*
- * All that the head of a request can tell.  Sets what it has found in the
- * context's event, in memory of the request.
+ * All that the head of a request can tell.  Sets the name and the timestamp
+ * in the context's event, in memory of the request.
  */
 ngx_http_taptalent_verdict_e ngx_http_taptalent_verify_head(
     ngx_http_request_t *r, ngx_http_taptalent_ctx_t *ctx);
 
-/* the same for the body, which is read and contiguous in the event */
+/*
+ * The same for the body, which is read and contiguous in the event.  Sets the
+ * rest of the event, its headers too, if there is nothing against it.
+ */
 ngx_http_taptalent_verdict_e ngx_http_taptalent_verify_body(
     ngx_http_request_t *r, ngx_http_taptalent_ctx_t *ctx);
 

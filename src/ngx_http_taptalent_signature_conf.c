@@ -65,6 +65,8 @@ static ngx_int_t ngx_http_taptalent_signature_scheme(ngx_conf_t *cf,
     ngx_http_taptalent_signature_t *sig, ngx_http_taptalent_parameters_t *p);
 static ngx_int_t ngx_http_taptalent_signature_text(ngx_conf_t *cf,
     ngx_http_taptalent_signature_t *sig, ngx_http_taptalent_parameters_t *p);
+static ngx_int_t ngx_http_taptalent_signature_headers(ngx_conf_t *cf,
+    ngx_http_taptalent_signature_t *sig, ngx_str_t *text);
 static ngx_int_t ngx_http_taptalent_signature_timestamp(ngx_conf_t *cf,
     ngx_http_taptalent_signature_t *sig, ngx_http_taptalent_parameters_t *p);
 static ngx_int_t ngx_http_taptalent_signature_tolerance(ngx_conf_t *cf,
@@ -743,6 +745,13 @@ ngx_http_taptalent_signature_text(ngx_conf_t *cf,
         return NGX_ERROR;
     }
 
+    if (ngx_array_init(&sig->headers, cf->pool, 1, sizeof(ngx_str_t)) != NGX_OK
+        || ngx_http_taptalent_signature_headers(cf, sig, &p->text) != NGX_OK
+        || ngx_http_taptalent_signature_headers(cf, sig, &p->time) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
     /* the body alone is not copied */
 
     if (ngx_strcmp(p->text.data, "$taptalent_body") == 0) {
@@ -755,4 +764,49 @@ ngx_http_taptalent_signature_text(ngx_conf_t *cf,
     }
 
     return ngx_http_taptalent_compile(cf, &p->text, sig->text);
+}
+
+
+/* the names of those headers in it that are stored, in lower case */
+
+static ngx_int_t
+ngx_http_taptalent_signature_headers(ngx_conf_t *cf,
+    ngx_http_taptalent_signature_t *sig, ngx_str_t *text)
+{
+    size_t      i;
+    ngx_str_t   rest, name, *header;
+
+    rest = *text;
+
+    while (ngx_http_taptalent_signature_variable(&rest, &name)) {
+
+        if (name.len < sizeof("http_x_webhook_") - 1
+            || ngx_strncasecmp(name.data, (u_char *) "http_x_webhook_",
+                               sizeof("http_x_webhook_") - 1)
+               != 0)
+        {
+            continue;
+        }
+
+        header = ngx_array_push(&sig->headers);
+        if (header == NULL) {
+            return NGX_ERROR;
+        }
+
+        header->len = name.len - (sizeof("http_") - 1);
+        header->data = ngx_pnalloc(cf->pool, header->len);
+        if (header->data == NULL) {
+            return NGX_ERROR;
+        }
+
+        for (i = 0; i < header->len; i++) {
+            header->data[i] = ngx_tolower(name.data[sizeof("http_") - 1 + i]);
+
+            if (header->data[i] == '_') {
+                header->data[i] = '-';
+            }
+        }
+    }
+
+    return NGX_OK;
 }

@@ -32,18 +32,25 @@ typedef struct {
     ngx_uint_t   keys;
     ngx_uint_t   signatures;
     ngx_uint_t   encoded;
+    ngx_uint_t   underscored;
 } ngx_http_taptalent_head_t;
+
+
+/* a header that is kept, found by its name */
+
+typedef struct {
+    ngx_str_node_t                sn;
+    ngx_http_taptalent_header_t  *header;
+    u_char                       *last;      /* of a joined value, or NULL */
+    ngx_uint_t                    repeated;
+} ngx_http_taptalent_name_t;
 
 
 static ngx_uint_t ngx_http_taptalent_https(ngx_http_request_t *r,
     ngx_http_taptalent_loc_conf_t *tlcf);
-static ngx_int_t ngx_http_taptalent_read_head(ngx_http_request_t *r,
-    ngx_http_taptalent_loc_conf_t *tlcf, ngx_http_taptalent_event_t *ev,
-    ngx_http_taptalent_head_t *head);
-static void ngx_http_taptalent_keep_header(ngx_http_taptalent_event_t *ev,
-    ngx_str_t *name, ngx_str_t *value);
-static ngx_int_t ngx_http_taptalent_join_header(ngx_http_request_t *r,
-    ngx_http_taptalent_header_t *header);
+static void ngx_http_taptalent_read_head(ngx_http_request_t *r,
+    ngx_http_taptalent_loc_conf_t *tlcf, ngx_http_taptalent_head_t *head);
+static ngx_uint_t ngx_http_taptalent_underscored(ngx_str_t *name);
 static ngx_http_taptalent_verdict_e ngx_http_taptalent_sender(
     ngx_http_request_t *r, ngx_http_taptalent_ctx_t *ctx,
     ngx_http_taptalent_head_t *head, time_t sent);
@@ -53,11 +60,18 @@ static ngx_http_taptalent_verdict_e ngx_http_taptalent_key(
 static ngx_http_taptalent_verdict_e ngx_http_taptalent_signature_head(
     ngx_http_request_t *r, ngx_http_taptalent_ctx_t *ctx,
     ngx_http_taptalent_head_t *head);
+static ngx_uint_t ngx_http_taptalent_signed_once(ngx_http_request_t *r,
+    ngx_http_taptalent_signature_t *sig);
 static ngx_uint_t ngx_http_taptalent_recent(time_t sec, time_t tolerance);
 static ngx_http_taptalent_verdict_e ngx_http_taptalent_signature_body(
     ngx_http_request_t *r, ngx_http_taptalent_ctx_t *ctx);
 static ngx_http_taptalent_verdict_e ngx_http_taptalent_company(
     ngx_http_request_t *r, ngx_http_taptalent_ctx_t *ctx);
+static ngx_int_t ngx_http_taptalent_keep_headers(ngx_http_request_t *r,
+    ngx_http_taptalent_event_t *ev);
+static ngx_uint_t ngx_http_taptalent_kept(ngx_table_elt_t *h, ngx_str_t *name);
+static ngx_int_t ngx_http_taptalent_join_headers(ngx_http_request_t *r,
+    ngx_rbtree_t *names);
 static ngx_http_taptalent_verdict_e ngx_http_taptalent_enforce(
     ngx_http_taptalent_loc_conf_t *tlcf, ngx_http_taptalent_ctx_t *ctx,
     ngx_http_taptalent_verdict_e verdict);
@@ -91,10 +105,7 @@ ngx_http_taptalent_verify_head(ngx_http_request_t *r,
         return NGX_HTTP_TAPTALENT_HTTPS_REQUIRED;
     }
 
-    if (ngx_http_taptalent_read_head(r, tlcf, ev, &head) != NGX_OK) {
-        ctx->why = ngx_http_taptalent_no_memory;
-        return NGX_HTTP_TAPTALENT_UNAVAILABLE;
-    }
+    ngx_http_taptalent_read_head(r, tlcf, &head);
 
     if (head.content_types != 1
         || !ngx_http_taptalent_event_media_type(&head.content_type))
@@ -104,6 +115,11 @@ ngx_http_taptalent_verify_head(ngx_http_request_t *r,
 
     if (head.encoded) {
         return NGX_HTTP_TAPTALENT_CONTENT_ENCODING;
+    }
+
+    if (head.underscored) {
+        ctx->why = "send X-Webhook- headers with hyphens, not underscores";
+        return NGX_HTTP_TAPTALENT_EVENT_HEADER;
     }
 
     /* what is in the event goes to logs and variables */
@@ -191,35 +207,16 @@ ngx_http_taptalent_https(ngx_http_request_t *r,
 }
 
 
-/*
- * Keeps what the spool keeps, but not the key.  With "ignore_invalid_headers
- * off" there are names that would damage a line of the spool.
- */
-
-static ngx_int_t
+static void
 ngx_http_taptalent_read_head(ngx_http_request_t *r,
-    ngx_http_taptalent_loc_conf_t *tlcf, ngx_http_taptalent_event_t *ev,
-    ngx_http_taptalent_head_t *head)
+    ngx_http_taptalent_loc_conf_t *tlcf, ngx_http_taptalent_head_t *head)
 {
     ngx_str_t         name;
-    ngx_uint_t        i, n;
+    ngx_uint_t        i, signature;
     ngx_list_part_t  *part;
     ngx_table_elt_t  *h;
 
     ngx_memzero(head, sizeof(ngx_http_taptalent_head_t));
-
-    n = 0;
-
-    for (part = &r->headers_in.headers.part; part; part = part->next) {
-        n += part->nelts;
-    }
-
-    ev->headers = ngx_palloc(r->pool, n * sizeof(ngx_http_taptalent_header_t));
-    if (ev->headers == NULL) {
-        return NGX_ERROR;
-    }
-
-    ev->nheaders = 0;
 
     for (part = &r->headers_in.headers.part; part; part = part->next) {
 
@@ -234,12 +231,13 @@ ngx_http_taptalent_read_head(ngx_http_request_t *r,
             name.len = h[i].key.len;
             name.data = h[i].lowcase_key;
 
-            if (tlcf->signature
-                && name.len == tlcf->signature->header.len
-                && ngx_memcmp(name.data, tlcf->signature->header.data,
-                              name.len)
-                   == 0)
-            {
+            signature = tlcf->signature
+                        && name.len == tlcf->signature->header.len
+                        && ngx_memcmp(name.data,
+                                      tlcf->signature->header.data, name.len)
+                           == 0;
+
+            if (signature) {
                 head->signature = h[i].value;
                 head->signatures++;
             }
@@ -258,11 +256,6 @@ ngx_http_taptalent_read_head(ngx_http_request_t *r,
                     head->encoded = 1;
                 }
 
-                continue;
-
-            } else if (!ngx_http_taptalent_event_header(name.data, name.len)) {
-                continue;
-
             } else if (ngx_http_taptalent_name_is(&name, "x-webhook-event")) {
                 head->event = h[i].value;
                 head->events++;
@@ -276,100 +269,41 @@ ngx_http_taptalent_read_head(ngx_http_request_t *r,
             } else if (ngx_http_taptalent_name_is(&name, "x-webhook-key")) {
                 head->key = h[i].value;
                 head->keys++;
-                continue;
+
+            } else if (!signature && ngx_http_taptalent_underscored(&name)) {
+                head->underscored = 1;
             }
-
-            ngx_http_taptalent_keep_header(ev, &name, &h[i].value);
         }
     }
-
-    for (i = 0; i < ev->nheaders; i++) {
-
-        if (ev->headers[i].value.data == NULL
-            && ngx_http_taptalent_join_header(r, &ev->headers[i]) != NGX_OK)
-        {
-            return NGX_ERROR;
-        }
-    }
-
-    return NGX_OK;
 }
 
 
-static void
-ngx_http_taptalent_keep_header(ngx_http_taptalent_event_t *ev,
-    ngx_str_t *name, ngx_str_t *value)
+/*
+ * With "underscores_in_headers on" X_Webhook_Event is another header, but the
+ * same $http_x_webhook_event: what is signed would not be what is stored.
+ */
+
+static ngx_uint_t
+ngx_http_taptalent_underscored(ngx_str_t *name)
 {
-    ngx_uint_t                    i;
-    ngx_http_taptalent_header_t  *header;
+    size_t  i;
 
-    for (i = 0; i < ev->nheaders; i++) {
+    static const char  prefix[] = "x-webhook-";
 
-        header = &ev->headers[i];
+    if (name->len < sizeof(prefix) - 1) {
+        return 0;
+    }
 
-        if (header->name.len != name->len
-            || ngx_memcmp(header->name.data, name->data, name->len) != 0)
+    for (i = 0; i < sizeof(prefix) - 1; i++) {
+
+        if (name->data[i] != prefix[i]
+            && (prefix[i] != '-' || name->data[i] != '_'))
         {
-            continue;
-        }
-
-        /* joined when all are known, or each would be copied again */
-
-        header->value.len += sizeof(", ") - 1 + value->len;
-        header->value.data = NULL;
-
-        return;
-    }
-
-    header = &ev->headers[ev->nheaders++];
-    header->name = *name;
-    header->value = *value;
-}
-
-
-/* RFC 9110, 5.3: fields of one name are one list */
-
-static ngx_int_t
-ngx_http_taptalent_join_header(ngx_http_request_t *r,
-    ngx_http_taptalent_header_t *header)
-{
-    u_char           *p;
-    ngx_uint_t        i;
-    ngx_list_part_t  *part;
-    ngx_table_elt_t  *h;
-
-    p = ngx_pnalloc(r->pool, header->value.len);
-    if (p == NULL) {
-        return NGX_ERROR;
-    }
-
-    for (part = &r->headers_in.headers.part; part; part = part->next) {
-
-        h = part->elts;
-
-        for (i = 0; i < part->nelts; i++) {
-
-            if (h[i].hash == 0
-                || h[i].key.len != header->name.len
-                || ngx_memcmp(h[i].lowcase_key, header->name.data,
-                              header->name.len)
-                   != 0)
-            {
-                continue;
-            }
-
-            if (header->value.data == NULL) {
-                header->value.data = p;
-
-            } else {
-                p = ngx_cpymem(p, ", ", sizeof(", ") - 1);
-            }
-
-            p = ngx_cpymem(p, h[i].value.data, h[i].value.len);
+            return 0;
         }
     }
 
-    return NGX_OK;
+    return ngx_strlchr(name->data, name->data + name->len, '_') != NULL;
 }
 
 
@@ -473,6 +407,11 @@ ngx_http_taptalent_signature_head(ngx_http_request_t *r,
 
     ctx->signature = head->signature;
 
+    if (!ngx_http_taptalent_signed_once(r, sig)) {
+        ctx->why = "a header that is signed is repeated";
+        return NGX_HTTP_TAPTALENT_SIGNATURE;
+    }
+
     if (sig->time
         && ngx_http_complex_value(r, sig->time, &ctx->signature_time)
            != NGX_OK)
@@ -498,6 +437,48 @@ ngx_http_taptalent_signature_head(ngx_http_request_t *r,
     }
 
     return NGX_HTTP_TAPTALENT_NONE;
+}
+
+
+/* a variable may be the first of them only, and all are stored */
+
+static ngx_uint_t
+ngx_http_taptalent_signed_once(ngx_http_request_t *r,
+    ngx_http_taptalent_signature_t *sig)
+{
+    ngx_str_t        *name;
+    ngx_uint_t        i, n, found;
+    ngx_list_part_t  *part;
+    ngx_table_elt_t  *h;
+
+    name = sig->headers.elts;
+
+    for (n = 0; n < sig->headers.nelts; n++) {
+
+        found = 0;
+
+        for (part = &r->headers_in.headers.part; part; part = part->next) {
+
+            h = part->elts;
+
+            for (i = 0; i < part->nelts; i++) {
+
+                if (h[i].hash
+                    && h[i].key.len == name[n].len
+                    && ngx_memcmp(h[i].lowcase_key, name[n].data, name[n].len)
+                       == 0)
+                {
+                    found++;
+                }
+            }
+        }
+
+        if (found > 1) {
+            return 0;
+        }
+    }
+
+    return 1;
 }
 
 
@@ -550,8 +531,18 @@ ngx_http_taptalent_verify_body(ngx_http_request_t *r,
     }
 
     verdict = ngx_http_taptalent_company(r, ctx);
+    verdict = ngx_http_taptalent_enforce(tlcf, ctx, verdict);
 
-    return ngx_http_taptalent_enforce(tlcf, ctx, verdict);
+    if (verdict != NGX_HTTP_TAPTALENT_NONE) {
+        return verdict;
+    }
+
+    if (ngx_http_taptalent_keep_headers(r, ev) != NGX_OK) {
+        ctx->why = ngx_http_taptalent_no_memory;
+        return NGX_HTTP_TAPTALENT_UNAVAILABLE;
+    }
+
+    return NGX_HTTP_TAPTALENT_NONE;
 }
 
 
@@ -657,6 +648,153 @@ ngx_http_taptalent_company(ngx_http_request_t *r,
     }
 
     return NGX_HTTP_TAPTALENT_COMPANY_ID;
+}
+
+
+/*
+ * What the spool keeps.  There may be thousands of them, and as many names: a
+ * tree keeps the work in bounds, whatever the sender has chosen.
+ */
+
+static ngx_int_t
+ngx_http_taptalent_keep_headers(ngx_http_request_t *r,
+    ngx_http_taptalent_event_t *ev)
+{
+    uint32_t                    hash;
+    ngx_str_t                   s;
+    ngx_uint_t                  i, n, repeated;
+    ngx_rbtree_t                tree;
+    ngx_list_part_t            *part;
+    ngx_table_elt_t            *h;
+    ngx_rbtree_node_t           sentinel;
+    ngx_http_taptalent_name_t  *name, *names;
+
+    n = 0;
+
+    for (part = &r->headers_in.headers.part; part; part = part->next) {
+        n += part->nelts;
+    }
+
+    ev->nheaders = 0;
+    ev->headers = ngx_palloc(r->pool, n * sizeof(ngx_http_taptalent_header_t));
+    names = ngx_palloc(r->pool, n * sizeof(ngx_http_taptalent_name_t));
+
+    if (ev->headers == NULL || names == NULL) {
+        return NGX_ERROR;
+    }
+
+    ngx_rbtree_init(&tree, &sentinel, ngx_str_rbtree_insert_value);
+
+    repeated = 0;
+
+    for (part = &r->headers_in.headers.part; part; part = part->next) {
+
+        h = part->elts;
+
+        for (i = 0; i < part->nelts; i++) {
+
+            if (!ngx_http_taptalent_kept(&h[i], &s)) {
+                continue;
+            }
+
+            hash = ngx_crc32_short(s.data, s.len);
+
+            name = (ngx_http_taptalent_name_t *)
+                       ngx_str_rbtree_lookup(&tree, &s, hash);
+
+            if (name) {
+                name->header->value.len += sizeof(", ") - 1 + h[i].value.len;
+                name->repeated = 1;
+                repeated = 1;
+                continue;
+            }
+
+            name = &names[ev->nheaders];
+
+            name->sn.node.key = hash;
+            name->sn.str = s;
+            name->header = &ev->headers[ev->nheaders];
+            name->header->name = s;
+            name->header->value = h[i].value;
+            name->last = NULL;
+            name->repeated = 0;
+
+            ngx_rbtree_insert(&tree, &name->sn.node);
+
+            ev->nheaders++;
+        }
+    }
+
+    return repeated ? ngx_http_taptalent_join_headers(r, &tree) : NGX_OK;
+}
+
+
+/*
+ * Not the key.  With "ignore_invalid_headers off" there are names that would
+ * damage a line of the spool.
+ */
+
+static ngx_uint_t
+ngx_http_taptalent_kept(ngx_table_elt_t *h, ngx_str_t *name)
+{
+    name->len = h->key.len;
+    name->data = h->lowcase_key;
+
+    return h->hash
+           && ngx_http_taptalent_event_header(name->data, name->len)
+           && !ngx_http_taptalent_name_is(name, "x-webhook-key");
+}
+
+
+/* RFC 9110, 5.3: fields of one name are one list */
+
+static ngx_int_t
+ngx_http_taptalent_join_headers(ngx_http_request_t *r, ngx_rbtree_t *names)
+{
+    u_char                     *p;
+    ngx_str_t                   s;
+    ngx_uint_t                  i;
+    ngx_list_part_t            *part;
+    ngx_table_elt_t            *h;
+    ngx_http_taptalent_name_t  *name;
+
+    for (part = &r->headers_in.headers.part; part; part = part->next) {
+
+        h = part->elts;
+
+        for (i = 0; i < part->nelts; i++) {
+
+            if (!ngx_http_taptalent_kept(&h[i], &s)) {
+                continue;
+            }
+
+            name = (ngx_http_taptalent_name_t *)
+                       ngx_str_rbtree_lookup(names, &s,
+                                             ngx_crc32_short(s.data, s.len));
+
+            if (name == NULL || !name->repeated) {
+                continue;
+            }
+
+            p = name->last;
+
+            if (p == NULL) {
+                p = ngx_pnalloc(r->pool, name->header->value.len);
+                if (p == NULL) {
+                    return NGX_ERROR;
+                }
+
+                name->header->value.data = p;
+
+            } else {
+                p = ngx_cpymem(p, ", ", sizeof(", ") - 1);
+            }
+
+            name->last = ngx_cpymem(p, h[i].value.data, h[i].value.len);
+        }
+    }
+
+    return NGX_OK;
 }
 
 
