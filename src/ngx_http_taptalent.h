@@ -25,7 +25,9 @@
 #define NGX_HTTP_TAPTALENT_ON         1
 #define NGX_HTTP_TAPTALENT_RECEIVER   2
 
-#define NGX_HTTP_TAPTALENT_MAX_VALUE  268435455  /* v->len has 28 bits */
+/* 255m: v->len has 28 bits, and "set" may put some text around it */
+
+#define NGX_HTTP_TAPTALENT_MAX_VALUE  267386880
 
 #define NGX_HTTP_TAPTALENT_REPEATED   3600000  /* ms, known in quarantine */
 

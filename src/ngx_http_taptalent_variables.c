@@ -19,6 +19,8 @@ static ngx_int_t ngx_http_taptalent_variable(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);
 static ngx_int_t ngx_http_taptalent_base64_variable(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);
+static ngx_int_t ngx_http_taptalent_no_variable(ngx_http_request_t *r,
+    ngx_http_taptalent_ctx_t *ctx);
 static ngx_int_t ngx_http_taptalent_verdict_variable(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);
 
@@ -123,6 +125,10 @@ ngx_http_taptalent_variable(ngx_http_request_t *r,
         return NGX_OK;
     }
 
+    if (value->len > NGX_HTTP_TAPTALENT_MAX_VALUE) {
+        return ngx_http_taptalent_no_variable(r, ctx);
+    }
+
     v->len = value->len;
     v->valid = 1;
     v->no_cacheable = 0;
@@ -132,8 +138,6 @@ ngx_http_taptalent_variable(ngx_http_request_t *r,
     return NGX_OK;
 }
 
-
-/* one that is not delivered whole must not count as delivered */
 
 static ngx_int_t
 ngx_http_taptalent_base64_variable(ngx_http_request_t *r,
@@ -156,8 +160,7 @@ ngx_http_taptalent_base64_variable(ngx_http_request_t *r,
                 ? ngx_pnalloc(r->pool, len) : NULL;
 
     if (text.data == NULL) {
-        ctx->failed = 1;
-        return NGX_ERROR;
+        return ngx_http_taptalent_no_variable(r, ctx);
     }
 
     ngx_encode_base64(&text, &ctx->event.body);
@@ -169,6 +172,28 @@ ngx_http_taptalent_base64_variable(ngx_http_request_t *r,
     v->data = text.data;
 
     return NGX_OK;
+}
+
+
+/*
+ * A part of a body is none: what would have been made of it is not signed, and
+ * was not delivered.
+ */
+
+static ngx_int_t
+ngx_http_taptalent_no_variable(ngx_http_request_t *r,
+    ngx_http_taptalent_ctx_t *ctx)
+{
+    if (!ctx->failed) {
+        ctx->failed = 1;
+
+        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                      "a body of %uz bytes is too large for a variable, write "
+                      "\"client_max_body_size 191m\", or leave "
+                      "\"$taptalent_body\" out", ctx->event.body.len);
+    }
+
+    return NGX_ERROR;
 }
 
 

@@ -80,6 +80,9 @@ static ngx_http_taptalent_verdict_e ngx_http_taptalent_enforce(
 static const char  ngx_http_taptalent_no_memory[] =
     "there is no memory for the event now, send it again";
 
+static const char  ngx_http_taptalent_too_long[] =
+    "the body is too large to be checked here";
+
 
 ngx_http_taptalent_verdict_e
 ngx_http_taptalent_verify_head(ngx_http_request_t *r,
@@ -574,6 +577,11 @@ ngx_http_taptalent_signature_body(ngx_http_request_t *r,
         return NGX_HTTP_TAPTALENT_UNAVAILABLE;
     }
 
+    if (ctx->failed) {
+        ctx->why = ngx_http_taptalent_too_long;
+        return NGX_HTTP_TAPTALENT_TOO_LARGE;
+    }
+
     rc = NGX_DECLINED;
     key = sig->keys.elts;
 
@@ -638,6 +646,11 @@ ngx_http_taptalent_company(ngx_http_request_t *r,
         if (ngx_http_complex_value(r, &cv[i], &value) != NGX_OK) {
             ctx->why = ngx_http_taptalent_no_memory;
             return NGX_HTTP_TAPTALENT_UNAVAILABLE;
+        }
+
+        if (ctx->failed) {
+            ctx->why = ngx_http_taptalent_too_long;
+            return NGX_HTTP_TAPTALENT_TOO_LARGE;
         }
 
         if (value.len == ev->company_id.len
