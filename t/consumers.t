@@ -29,6 +29,7 @@ $ENV{PYTHONDONTWRITEBYTECODE} = 1;
 my %block = (
     consumer => block('docs/consumers.md', 'consumer'),
     post => block('docs/consumers.md', 'post'),
+    store => block('docs/consumers.md', 'store'),
     path => block('docs/consumers.md', 'path'),
     service => block('docs/consumers.md', 'service'),
     loop => block('docs/consumers.md', 'loop'),
@@ -87,6 +88,10 @@ for my $language (qw(python node php)) {
     whole($language);
     killed($language);
     odd_files($language);
+}
+
+for my $language (qw(shell python node php)) {
+    odd_paths($language);
 }
 
 units();
@@ -198,6 +203,63 @@ sub odd_files {
 }
 
 
+# A spool whose own path looks like something of a spool, or like a pattern, and
+# names that look like those of nginx.
+
+sub odd_paths {
+    my ($language) = @_;
+
+    send_all(event(n => 7));
+
+    my ($file) = $t->spool_files();
+    my ($name) = $file =~ m{([^/]+)$};
+    my $content = $t->read_file($file);
+
+    unlink $file;
+
+    for my $path ("new/$language/corrupt/spool", "a [b]* $language/new/new") {
+        my $odd = $t->path($path);
+        my @dirs = map { "$odd/$_" } qw(new corrupt);
+
+        command('mkdir', '-p', @dirs);
+        chown @worker, @dirs if @worker;
+
+        my ($command, $stored) = consumer($language, $odd);
+        my $put = sub {
+            my ($as, $text) = @_;
+
+            chown @worker, $t->write_file("$odd/new/$as", $text);
+        };
+
+        $put->($name, $content =~ s/"received":"2/"received":"3/r);
+        $put->('0-20261123.ndjson', $content);
+
+        my ($status, $output) = run(@$command);
+
+        is($status, 1, "$language, $path: a damaged file");
+        like($output, qr/\Q$name\E.*damaged/, "$language: it is named");
+        ok(-e "$odd/corrupt/$name", "$language: it is in corrupt/");
+        ok(!-e "$odd/new/$name", "$language: and not in new/");
+        ok(!-e "$odd/new/0-20261123.ndjson",
+           "$language: one with a date in its name is done");
+        is_deeply($stored->(), by_id(event(n => 7)), "$language: it is stored");
+
+        # what cannot be moved holds up no other
+
+        rmdir "$odd/corrupt" or unlink "$odd/corrupt/$name";
+        rmdir "$odd/corrupt" or die "rmdir() failed: $!";
+        $put->($name, 'x');
+        $put->('z.ndjson', $content);
+
+        ($status) = run(@$command);
+
+        is($status, 1, "$language: without corrupt/");
+        ok(-e "$odd/new/$name", "$language: a damaged one stays");
+        ok(!-e "$odd/new/z.ndjson", "$language: the next one is done");
+    }
+}
+
+
 # systemd, and without it ------------------------------------------------------
 
 sub units {
@@ -274,24 +336,42 @@ sub endless {
 # what is there, as id => body.
 
 sub consumer {
-    my ($language) = @_;
+    my ($language, $from) = @_;
     my $n = our $places++;
     my $place = directory("place-$n");
+
+    $from //= $spool;
+
+    if ($language eq 'shell') {
+        my @scripts = map { $t->write_file("taptalent-$_", $block{$_}) }
+                      qw(consumer store);
+
+        chmod 0755, @scripts;
+
+        return ([$scripts[0], $from, directory("state-$n"), $scripts[1],
+                 $place], sub { return filed($place) });
+    }
+
     my $extension = { python => 'py', node => 'js', php => 'php' }->{$language};
     my $script = $t->write_file("taptalent-consume.$extension",
                                 $block{$language});
 
     if ($language eq 'node') {
-        return (['node', $script, $spool, $place], sub {
-            return { map { m{/(\w+)\.json$} => $t->read_file($_) }
-                     glob "$place/*.json" };
-        });
+        return (['node', $script, $from, $place],
+                sub { return filed($place) });
     }
 
     my $program = $language eq 'python' ? '/usr/bin/python3' : 'php';
 
-    return ([$program, $script, $spool, "$place/db"],
+    return ([$program, $script, $from, "$place/db"],
             sub { return stored("$place/db") });
+}
+
+sub filed {
+    my ($place) = @_;
+
+    return { map { m{/(\w+)\.json$} => $t->read_file($_) }
+             glob "$place/*.json" };
 }
 
 sub stored {
