@@ -18,11 +18,31 @@
 
 #define NGX_HTTP_TAPTALENT_SHA256  32
 
+#define NGX_HTTP_TAPTALENT_NAMED  3  /* a type, and not a range of them */
+
+
+/* what an Accept header says of a format */
+
+typedef struct {
+    ngx_uint_t   format;
+    ngx_str_t    type;
+    ngx_uint_t   weight;     /* in thousandths */
+    ngx_uint_t   match;      /* how exactly it is named, 0: not at all */
+} ngx_http_taptalent_offer_t;
+
 
 static ngx_uint_t ngx_http_taptalent_status_format(ngx_http_request_t *r,
     ngx_uint_t status);
-static ngx_uint_t ngx_http_taptalent_status_accepts(ngx_http_request_t *r,
-    const char *type);
+static void ngx_http_taptalent_status_accept(ngx_http_request_t *r,
+    ngx_http_taptalent_offer_t *offers);
+static void ngx_http_taptalent_status_ranges(ngx_str_t *value,
+    ngx_http_taptalent_offer_t *offers);
+static u_char *ngx_http_taptalent_status_end(u_char *p, u_char *last,
+    u_char separator);
+static ngx_str_t ngx_http_taptalent_status_trim(u_char *p, u_char *last);
+static ngx_int_t ngx_http_taptalent_status_weight(ngx_str_t *parameter);
+static ngx_uint_t ngx_http_taptalent_status_matches(ngx_str_t *range,
+    ngx_str_t *type);
 static ngx_int_t ngx_http_taptalent_status_headers(ngx_http_request_t *r,
     ngx_uint_t format);
 static ngx_int_t ngx_http_taptalent_status_hash(const char *start,
@@ -285,29 +305,62 @@ ngx_http_taptalent_status_handler(ngx_http_request_t *r)
 static ngx_uint_t
 ngx_http_taptalent_status_format(ngx_http_request_t *r, ngx_uint_t status)
 {
-    if (status == NGX_HTTP_TAPTALENT_ACCEPT
-        && ngx_http_taptalent_status_accepts(r, "text/html"))
+    ngx_uint_t                   i, n;
+    ngx_http_taptalent_offer_t  *best, *other;
+    ngx_http_taptalent_offer_t   offers[] = {
+        { NGX_HTTP_TAPTALENT_HTML, ngx_string("text/html"), 0, 0 },
+        { NGX_HTTP_TAPTALENT_STATUS_JSON, ngx_string("application/json"),
+          0, 0 },
+        { NGX_HTTP_TAPTALENT_PROMETHEUS, ngx_string("text/plain"), 0, 0 }
+    };
+
+    switch (status) {
+
+    case NGX_HTTP_TAPTALENT_ACCEPT:
+        n = 3;
+        other = &offers[2];
+        break;
+
+    case NGX_HTTP_TAPTALENT_HTML:
+
+        /* the page needs its figures */
+
+        n = 2;
+        other = &offers[0];
+        break;
+
+    default:
+        return status;
+    }
+
+    ngx_http_taptalent_status_accept(r, offers);
+
+    best = &offers[0];
+
+    for (i = 1; i < n; i++) {
+
+        if (offers[i].weight > best->weight
+            || (offers[i].weight == best->weight
+                && offers[i].match > best->match))
+        {
+            best = &offers[i];
+        }
+    }
+
+    if (best->weight == 0
+        || (best->match != NGX_HTTP_TAPTALENT_NAMED
+            && other->weight == best->weight && other->match == best->match))
     {
-        return NGX_HTTP_TAPTALENT_HTML;
+        best = other;
     }
 
-    if ((status == NGX_HTTP_TAPTALENT_ACCEPT
-         || status == NGX_HTTP_TAPTALENT_HTML)
-        && ngx_http_taptalent_status_accepts(r, "application/json"))
-    {
-        return NGX_HTTP_TAPTALENT_STATUS_JSON;
-    }
-
-    if (status == NGX_HTTP_TAPTALENT_ACCEPT) {
-        return NGX_HTTP_TAPTALENT_PROMETHEUS;
-    }
-
-    return status;
+    return best->format;
 }
 
 
-static ngx_uint_t
-ngx_http_taptalent_status_accepts(ngx_http_request_t *r, const char *type)
+static void
+ngx_http_taptalent_status_accept(ngx_http_request_t *r,
+    ngx_http_taptalent_offer_t *offers)
 {
     ngx_uint_t        i;
     ngx_list_part_t  *part;
@@ -319,19 +372,185 @@ ngx_http_taptalent_status_accepts(ngx_http_request_t *r, const char *type)
 
         for (i = 0; i < part->nelts; i++) {
 
-            if (h[i].key.len == sizeof("accept") - 1
+            if (h[i].hash && h[i].key.len == sizeof("accept") - 1
                 && ngx_strncmp(h[i].lowcase_key, "accept",
                                sizeof("accept") - 1)
-                   == 0
-                && ngx_strcasestrn(h[i].value.data, (char *) type,
-                                   ngx_strlen(type) - 1))
+                   == 0)
             {
-                return 1;
+                ngx_http_taptalent_status_ranges(&h[i].value, offers);
             }
         }
     }
+}
 
-    return 0;
+
+/*
+ * RFC 9110, 12.5.1: "type/subtype;parameter;q=0.5, ...".  Of the ranges that a
+ * type is in, the one that names it most exactly counts, and of equal ones that
+ * with the largest weight.  Parameters other than "q" make no difference here.
+ */
+
+static void
+ngx_http_taptalent_status_ranges(ngx_str_t *value,
+    ngx_http_taptalent_offer_t *offers)
+{
+    u_char      *p, *end, *last, *next;
+    ngx_int_t    weight;
+    ngx_str_t    range, parameter;
+    ngx_uint_t   i, match;
+
+    last = value->data + value->len;
+
+    for (p = value->data; p < last; p = end + 1) {
+
+        end = ngx_http_taptalent_status_end(p, last, ',');
+        next = ngx_http_taptalent_status_end(p, end, ';');
+
+        range = ngx_http_taptalent_status_trim(p, next);
+        weight = 1000;
+
+        while (next < end) {
+            p = next + 1;
+            next = ngx_http_taptalent_status_end(p, end, ';');
+
+            parameter = ngx_http_taptalent_status_trim(p, next);
+
+            if (parameter.len > 1 && parameter.data[1] == '='
+                && (parameter.data[0] | 0x20) == 'q')
+            {
+                weight = ngx_http_taptalent_status_weight(&parameter);
+                break;
+            }
+        }
+
+        if (weight == NGX_ERROR) {
+            continue;
+        }
+
+        for (i = 0; i < 3; i++) {
+
+            match = ngx_http_taptalent_status_matches(&range, &offers[i].type);
+
+            if (match > offers[i].match) {
+                offers[i].match = match;
+                offers[i].weight = weight;
+
+            } else if (match && match == offers[i].match) {
+                offers[i].weight = ngx_max(offers[i].weight,
+                                           (ngx_uint_t) weight);
+            }
+        }
+    }
+}
+
+
+/* the next separator that is not in a quoted string, or the end */
+
+static u_char *
+ngx_http_taptalent_status_end(u_char *p, u_char *last, u_char separator)
+{
+    ngx_uint_t  quoted;
+
+    quoted = 0;
+
+    for ( /* void */ ; p < last; p++) {
+
+        if (*p == '"') {
+            quoted = !quoted;
+
+        } else if (*p == '\\' && quoted && p + 1 < last) {
+            p++;
+
+        } else if (*p == separator && !quoted) {
+            break;
+        }
+    }
+
+    return p;
+}
+
+
+static ngx_str_t
+ngx_http_taptalent_status_trim(u_char *p, u_char *last)
+{
+    ngx_str_t  s;
+
+    while (p < last && (*p == ' ' || *p == '\t')) {
+        p++;
+    }
+
+    while (p < last && (last[-1] == ' ' || last[-1] == '\t')) {
+        last--;
+    }
+
+    s.data = p;
+    s.len = last - p;
+
+    return s;
+}
+
+
+/* "q=0.123" in thousandths, NGX_ERROR if it is no weight */
+
+static ngx_int_t
+ngx_http_taptalent_status_weight(ngx_str_t *parameter)
+{
+    u_char     *p, *last;
+    ngx_int_t   weight, digit;
+
+    p = parameter->data + 2;
+    last = parameter->data + parameter->len;
+
+    if (p == last || (*p != '0' && *p != '1')) {
+        return NGX_ERROR;
+    }
+
+    weight = (*p++ - '0') * 1000;
+
+    if (p == last) {
+        return weight;
+    }
+
+    if (*p++ != '.' || last - p > 3) {
+        return NGX_ERROR;
+    }
+
+    for (digit = 100; p < last; p++, digit /= 10) {
+
+        if (*p < '0' || *p > '9') {
+            return NGX_ERROR;
+        }
+
+        weight += (*p - '0') * digit;
+    }
+
+    return (weight > 1000) ? NGX_ERROR : weight;
+}
+
+
+static ngx_uint_t
+ngx_http_taptalent_status_matches(ngx_str_t *range, ngx_str_t *type)
+{
+    size_t  len;
+
+    if (range->len == type->len
+        && ngx_strncasecmp(range->data, type->data, type->len) == 0)
+    {
+        return NGX_HTTP_TAPTALENT_NAMED;
+    }
+
+    if (range->len == 3 && ngx_strncmp(range->data, "*/*", 3) == 0) {
+        return 1;
+    }
+
+    /* "text/" and a star */
+
+    len = range->len - 1;
+
+    return range->len > 2 && range->data[len] == '*'
+           && range->data[len - 1] == '/' && len < type->len
+           && ngx_strncasecmp(range->data, type->data, len) == 0
+           ? 2 : 0;
 }
 
 

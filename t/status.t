@@ -174,12 +174,47 @@ sub formats {
         ['/json', $browser, 'json'], ['/json', undef, 'json'],
         ['/metrics', $browser, 'metrics'],
         ['/metrics', 'application/json', 'metrics'],
+
+        # what is excluded, what is wanted most, what is named most exactly
+
+        ['/status', 'text/html;q=0, application/json', 'json'],
+        ['/status', 'text/html;q=0', 'metrics'],
+        ['/status', 'text/html;q=0.000,*/*', 'metrics'],
+        ['/status', 'application/json;q=0,*/*', 'metrics'],
+        ['/status', 'text/html;q=0.4,application/json;q=0.5', 'json'],
+        ['/status', 'text/html;q=0.500,application/json;q=0.499', 'html'],
+        ['/status', "text/html \t;\t q=0.1 , application/json ; Q=1.0", 'json'],
+        ['/status', 'text/plain,text/html;q=0.9', 'metrics'],
+        ['/status', 'application/json, text/plain, */*', 'json'],
+        ['/status', 'application/*', 'json'],
+        ['/status', 'APPLICATION/*;q=0.2,*/*;q=0.1', 'json'],
+        ['/status', 'text/*', 'metrics'],
+        ['/status', 'text/*;q=0.5,text/plain;q=0.1', 'html'],
+        ['/status', 'text/*;q=0.5,text/plain;q=0.1,*/*', 'json'],
+        ['/status', '*/*;q=0.5,text/plain;q=0,text/html;q=0', 'json'],
+        ['/status', '*/*;q=0', 'metrics'],
+        ['/status', 'text/html;level=1', 'html'],
+        ['/status', 'text/html;x="a,application/json;q=1,";q=0.1,*/*;q=0.2',
+         'metrics'],
+        ['/status', 'text/html;x="\\",";q=0.1,application/json', 'json'],
+        ['/status', 'text/htmlx, xtext/html, application/jsonp', 'metrics'],
+        ['/status', 'text/html;q=2, application/json;q=0.001', 'json'],
+        ['/status', 'text/html;q=0.1234, application/json;q=0.001', 'json'],
+        ['/status', 'text/html;q=x, application/json;q=0.001', 'json'],
+        ['/status', ',, ,application/json,', 'json'],
+        ['/status', ['text/html;q=0.1', 'application/json;q=0.2'], 'json'],
+        ['/status', ['application/json;q=0.1', 'text/html;q=0.2'], 'html'],
+        ['/status', '', 'metrics'],
+        ['/html', 'application/json;q=0', 'html'],
+        ['/html', 'application/json;q=0.5,text/html', 'html'],
+        ['/html', '*/*;q=0.1,application/json', 'json'],
+        ['/html', 'text/plain', 'html'], ['/json', 'text/html', 'json'],
     ) {
         my ($uri, $accept, $format) = @$case;
-        my $name = "$uri, Accept: " . ($accept // 'none');
+        my @accept = ref $accept ? @$accept : $accept // ();
+        my $name = "$uri, Accept: " . (join(' + ', @accept) || 'none');
 
-        my $r = $t->get($uri, headers => [defined $accept
-                                          ? (Accept => $accept) : ()]);
+        my $r = $t->get($uri, headers => [map { (Accept => $_) } @accept]);
 
         is($r->{status}, 200, $name);
         is($r->{headers}{'content-type'}, $type{$format}, 'type');
