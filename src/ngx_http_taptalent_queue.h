@@ -277,6 +277,10 @@ void ngx_http_taptalent_ready(ngx_http_taptalent_item_t *item);
 /* it is not in flight any more */
 void ngx_http_taptalent_landed(ngx_http_taptalent_item_t *item);
 
+/* the last attempt has come to this */
+void ngx_http_taptalent_attempt(ngx_http_taptalent_item_t *item,
+    ngx_http_taptalent_outcome_e outcome);
+
 /* has it wait for "delay" milliseconds */
 void ngx_http_taptalent_wait(ngx_http_taptalent_item_t *item,
     ngx_msec_t delay);

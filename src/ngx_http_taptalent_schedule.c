@@ -39,8 +39,6 @@ static ngx_http_taptalent_dest_t *ngx_http_taptalent_dest(
 static void ngx_http_taptalent_park(ngx_http_taptalent_item_t *item);
 static void ngx_http_taptalent_sent(ngx_http_taptalent_delivery_t *d);
 static void ngx_http_taptalent_timed_out(ngx_http_taptalent_item_t *item);
-static void ngx_http_taptalent_attempt(ngx_http_taptalent_item_t *item,
-    ngx_http_taptalent_outcome_e outcome);
 static void ngx_http_taptalent_failed(ngx_http_taptalent_item_t *item);
 static void ngx_http_taptalent_dest_up(ngx_http_taptalent_dest_t *dest);
 static void ngx_http_taptalent_dest_failed(ngx_http_taptalent_dest_t *dest,
@@ -367,7 +365,7 @@ ngx_http_taptalent_timed_out(ngx_http_taptalent_item_t *item)
 }
 
 
-static void
+void
 ngx_http_taptalent_attempt(ngx_http_taptalent_item_t *item,
     ngx_http_taptalent_outcome_e outcome)
 {
@@ -815,7 +813,7 @@ ngx_http_taptalent_bury(ngx_http_taptalent_item_t *item,
         return;
     }
 
-    ngx_http_taptalent_attempt(item, NGX_HTTP_TAPTALENT_GIVEN_UP);
+    /* what it is counted as is known when it is in dead/, or is not */
 
     item->reason = reason;
     item->dead.data = p;

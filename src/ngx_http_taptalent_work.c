@@ -730,6 +730,7 @@ ngx_http_taptalent_work_settled(ngx_http_taptalent_queue_t *q)
         if (item->rc == NGX_OK) {
 
             if (item->dead.len) {
+                ngx_http_taptalent_attempt(item, NGX_HTTP_TAPTALENT_GIVEN_UP);
                 ngx_http_taptalent_zone_count(q->forward->stats,
                                               dead[item->reason], 1);
 
@@ -747,6 +748,8 @@ ngx_http_taptalent_work_settled(ngx_http_taptalent_queue_t *q)
         }
 
         /* dead/ cannot take it: it stays in the queue */
+
+        ngx_http_taptalent_attempt(item, NGX_HTTP_TAPTALENT_RETRY);
 
         item->file->left++;
         item->dead.len = 0;

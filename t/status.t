@@ -631,6 +631,33 @@ sub deliveries {
     is(metrics()->{"taptalent_webhook_dead_letters_total{spool=\"$p/sent\","
                    . 'reason="permanent"}'}, 1, 'the same in the metrics');
 
+    # it is given up when it is in dead/, and once
+
+    SKIP: {
+        skip 'needs root', 6 if $> != 0;
+
+        my $is = (stat "$p/sent/dead")[2] & 07777;
+        my $errors = $d->{retry};
+
+        $t->mark_log();
+        chmod 0555, "$p/sent/dead";
+        $send->();
+        $d = destination("$p/sent", sub { $_->{retry} >= $errors + 3 },
+                         'dead/ takes nothing: it is tried again');
+        is($d->{dead}, 1, 'dead/ takes nothing: it is not given up');
+        is(spool('sent')->{dead_permanent}, 1, 'nor counted as a dead letter');
+        is(scalar(() = $t->grep_log(qr/is given up with status 422/)), 0,
+           'nor said to be one');
+        chmod $is, "$p/sent/dead";
+        $d = destination("$p/sent", sub { $_->{dead} == 2 }, 'given up');
+        is($d->{dead}, 2, 'it is given up once');
+        is(spool('sent', sub { $_->{backlog}{dead} == 2 })->{dead_permanent}, 2,
+           'and is a dead letter once');
+        is(scalar(() = $t->grep_log(qr/is given up with status 422/)), 1,
+           'and said so once');
+        unlink((glob "$p/sent/dead/*")[0]);
+    }
+
     $t->write_file("$p/sent/new/broken.ndjson", "{\n");
     is(spool('sent', sub { $_->{corrupt} == 1 && $_->{backlog}{corrupt_files} },
              'damage')->{corrupt}, 1, 'a damaged file');
