@@ -249,6 +249,12 @@ ngx_http_taptalent_handler(ngx_http_request_t *r)
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
+    /* as nginx answers what is beyond client_max_body_size */
+
+    if (r->headers_in.content_length_n > NGX_HTTP_TAPTALENT_FILE_MAX) {
+        return NGX_HTTP_REQUEST_ENTITY_TOO_LARGE;
+    }
+
     ctx = ngx_http_taptalent_ctx(r);
     if (ctx == NULL) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
@@ -430,6 +436,7 @@ ngx_http_taptalent_body_is_unread(ngx_http_request_t *r)
 static void
 ngx_http_taptalent_body_handler(ngx_http_request_t *r)
 {
+    ngx_int_t                       rc;
     ngx_http_taptalent_ctx_t       *ctx;
     ngx_http_taptalent_verdict_e    verdict;
     ngx_http_taptalent_loc_conf_t  *tlcf;
@@ -437,7 +444,14 @@ ngx_http_taptalent_body_handler(ngx_http_request_t *r)
     tlcf = ngx_http_get_module_loc_conf(r, ngx_http_taptalent_webhook_module);
     ctx = ngx_http_get_module_ctx(r, ngx_http_taptalent_webhook_module);
 
-    if (ngx_http_taptalent_read_body(r, &ctx->event.body) == NGX_OK) {
+    rc = ngx_http_taptalent_read_body(r, &ctx->event.body);
+
+    if (rc == NGX_HTTP_REQUEST_ENTITY_TOO_LARGE) {
+        ngx_http_finalize_request(r, rc);
+        return;
+    }
+
+    if (rc == NGX_OK) {
         verdict = ngx_http_taptalent_verify_body(r, ctx);
 
     } else {
@@ -478,12 +492,16 @@ ngx_http_taptalent_body_handler(ngx_http_request_t *r)
 }
 
 
-/* in one piece: mostly it is, or it is in a file, and rarely in two buffers */
+/*
+ * In one piece: mostly it is, or it is in a file, and rarely in two buffers.
+ * NGX_OK or the status of an error.
+ */
 
 static ngx_int_t
 ngx_http_taptalent_read_body(ngx_http_request_t *r, ngx_str_t *body)
 {
     u_char       *p;
+    off_t         size;
     size_t        len;
     ssize_t       n;
     ngx_buf_t    *b;
@@ -502,19 +520,23 @@ ngx_http_taptalent_read_body(ngx_http_request_t *r, ngx_str_t *body)
         return NGX_OK;
     }
 
-    len = 0;
+    size = 0;
 
     for ( /* void */ ; cl; cl = cl->next) {
-        len += ngx_buf_size(cl->buf);
+        size += ngx_buf_size(cl->buf);
     }
 
-    p = ngx_pnalloc(r->pool, len);
+    if (size > NGX_HTTP_TAPTALENT_FILE_MAX) {
+        return NGX_HTTP_REQUEST_ENTITY_TOO_LARGE;
+    }
+
+    p = ngx_pnalloc(r->pool, size);
     if (p == NULL) {
-        return NGX_ERROR;
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
     body->data = p;
-    body->len = len;
+    body->len = size;
 
     for (cl = r->request_body->bufs; cl; cl = cl->next) {
 
@@ -541,7 +563,7 @@ ngx_http_taptalent_read_body(ngx_http_request_t *r, ngx_str_t *body)
                               "instead of %uz", &b->file->name, n, len);
             }
 
-            return NGX_ERROR;
+            return NGX_HTTP_INTERNAL_SERVER_ERROR;
         }
 
         p += len;

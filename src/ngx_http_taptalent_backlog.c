@@ -19,8 +19,17 @@
 
 
 #define NGX_HTTP_TAPTALENT_SIDECAR      ".done"
-#define NGX_HTTP_TAPTALENT_SIDECAR_MAX  (16 * 1024 * 1024)
 #define NGX_HTTP_TAPTALENT_NAMES        100  /* of one name, in corrupt/ */
+
+
+/* what a sidecar says */
+
+typedef struct {
+    u_char           *done;        /* a bit for each line */
+    ngx_uint_t        lines;
+    uint32_t         *crc;         /* of the file, or NULL: of any */
+    ngx_uint_t        bound;       /* it has the crc */
+} ngx_http_taptalent_records_t;
 
 
 static void ngx_http_taptalent_backlog_sidecar(u_char *sidecar, u_char *name);
@@ -32,20 +41,22 @@ static ngx_int_t ngx_http_taptalent_backlog_same(
     ngx_http_taptalent_spool_t *spool, u_char *name,
     ngx_http_taptalent_content_t *content,
     ngx_http_taptalent_spool_error_t *error);
+static ngx_uint_t ngx_http_taptalent_backlog_cut(ngx_fd_t fd, off_t size);
 static ngx_int_t ngx_http_taptalent_backlog_load(ngx_fd_t fd, u_char *p,
     size_t len, size_t *loaded);
 static ngx_int_t ngx_http_taptalent_backlog_check(u_char *name,
     ngx_http_taptalent_content_t *content);
-static u_char *ngx_http_taptalent_backlog_crc(u_char *name);
+static ngx_int_t ngx_http_taptalent_backlog_hex(u_char *p, uint32_t *value);
 static ngx_int_t ngx_http_taptalent_backlog_done(
     ngx_http_taptalent_spool_t *spool, u_char *name,
     ngx_http_taptalent_content_t *content,
     ngx_http_taptalent_spool_error_t *error);
-static ngx_int_t ngx_http_taptalent_backlog_parse(
-    ngx_http_taptalent_content_t *content, u_char *text, size_t len);
 static ngx_int_t ngx_http_taptalent_backlog_records(
-    ngx_http_taptalent_spool_t *spool, u_char *name, u_char **text,
-    size_t *len, ngx_http_taptalent_spool_error_t *error);
+    ngx_http_taptalent_spool_t *spool, u_char *name,
+    ngx_http_taptalent_records_t *r, off_t max,
+    ngx_http_taptalent_spool_error_t *error);
+static ngx_int_t ngx_http_taptalent_backlog_record(
+    ngx_http_taptalent_records_t *r, u_char *text, size_t len);
 
 
 ngx_fd_t
@@ -219,6 +230,18 @@ ngx_http_taptalent_spool_read(ngx_http_taptalent_spool_t *spool,
     content->mtime = ngx_file_mtime(&fi);
     content->size = ngx_file_size(&fi);
 
+    if (content->size > NGX_HTTP_TAPTALENT_FILE_MAX) {
+        (void) ngx_http_taptalent_spool_failed(error, EFBIG, "read()",
+                                               NGX_HTTP_TAPTALENT_NEW);
+        (void) ngx_close_file(fd);
+        return NGX_BUSY;
+    }
+
+    if (ngx_http_taptalent_backlog_cut(fd, content->size)) {
+        (void) ngx_close_file(fd);
+        return NGX_ERROR;
+    }
+
     content->data = malloc(content->size + 1);
 
     if (content->data == NULL) {
@@ -276,6 +299,17 @@ ngx_http_taptalent_backlog_ours(ngx_file_info_t *fi)
     return ngx_is_file(fi)
            && fi->st_nlink == 1
            && (fi->st_uid == geteuid() || fi->st_uid == 0);
+}
+
+
+/* whether it does not end with a line, for which it need not be read */
+
+static ngx_uint_t
+ngx_http_taptalent_backlog_cut(ngx_fd_t fd, off_t size)
+{
+    u_char  c;
+
+    return size == 0 || (pread(fd, &c, 1, size - 1) == 1 && c != LF);
 }
 
 
@@ -347,8 +381,8 @@ static ngx_int_t
 ngx_http_taptalent_backlog_check(u_char *name,
     ngx_http_taptalent_content_t *content)
 {
-    u_char     *p, *end;
-    ngx_int_t   crc;
+    u_char    *p, *end;
+    uint32_t   crc;
 
     if (content->len == 0 || content->data[content->len - 1] != LF) {
         return NGX_ERROR;
@@ -362,29 +396,18 @@ ngx_http_taptalent_backlog_check(u_char *name,
 
     content->crc = ngx_http_taptalent_spool_crc32(content->data, content->len);
 
-    p = ngx_http_taptalent_backlog_crc(name);
-
-    if (p == NULL) {
+    if (ngx_http_taptalent_spool_name_crc(name, &crc) != NGX_OK) {
         return NGX_OK;
     }
 
-    crc = ngx_hextoi(p, 8);
-
-    if (crc == NGX_ERROR) {
-        return NGX_OK;
-    }
-
-    return ((uint32_t) crc == content->crc) ? NGX_OK : NGX_ERROR;
+    return (crc == content->crc) ? NGX_OK : NGX_ERROR;
 }
 
 
-/*
- * The crc in "<time>-<start>-<sequence>-<events>-<crc>.ndjson", or NULL.  The
- * last word of another name may be a date: it says nothing of the content.
- */
+/* "<time>-<start>-<sequence>-<events>-<crc>.ndjson" */
 
-static u_char *
-ngx_http_taptalent_backlog_crc(u_char *name)
+ngx_int_t
+ngx_http_taptalent_spool_name_crc(u_char *name, uint32_t *crc)
 {
     size_t       len;
     u_char      *p, *last;
@@ -395,7 +418,7 @@ ngx_http_taptalent_backlog_crc(u_char *name)
     if (len < sizeof("20261123T081113.123Z---1-01234567.ndjson") - 1
         || name[8] != 'T' || name[15] != '.' || name[19] != 'Z')
     {
-        return NULL;
+        return NGX_DECLINED;
     }
 
     last = name + len - (sizeof("-01234567.ndjson") - 1);
@@ -405,7 +428,31 @@ ngx_http_taptalent_backlog_crc(u_char *name)
         n += (*p == '-');
     }
 
-    return (n >= 4 && *last == '-') ? last + 1 : NULL;
+    if (n < 4 || *last != '-') {
+        return NGX_DECLINED;
+    }
+
+    return ngx_http_taptalent_backlog_hex(last + 1, crc);
+}
+
+
+/* eight digits, which ngx_hextoi() takes only where a word has 64 bits */
+
+static ngx_int_t
+ngx_http_taptalent_backlog_hex(u_char *p, uint32_t *value)
+{
+    ngx_int_t  high, low;
+
+    high = ngx_hextoi(p, 4);
+    low = ngx_hextoi(p + 4, 4);
+
+    if (high == NGX_ERROR || low == NGX_ERROR) {
+        return NGX_DECLINED;
+    }
+
+    *value = ((uint32_t) high << 16) | low;
+
+    return NGX_OK;
 }
 
 
@@ -414,9 +461,8 @@ ngx_http_taptalent_backlog_done(ngx_http_taptalent_spool_t *spool,
     u_char *name, ngx_http_taptalent_content_t *content,
     ngx_http_taptalent_spool_error_t *error)
 {
-    size_t      len;
-    u_char     *text;
-    ngx_int_t   rc;
+    ngx_int_t                     rc;
+    ngx_http_taptalent_records_t  r;
 
     content->done = calloc(1, content->lines / 8 + 1);
 
@@ -426,24 +472,20 @@ ngx_http_taptalent_backlog_done(ngx_http_taptalent_spool_t *spool,
         return NGX_ABORT;
     }
 
-    text = NULL;
-    len = 0;
+    r.done = content->done;
+    r.lines = content->lines;
+    r.crc = &content->crc;
 
-    rc = ngx_http_taptalent_backlog_records(spool, name, &text, &len, error);
+    rc = ngx_http_taptalent_backlog_records(spool, name, &r,
+                                            NGX_HTTP_TAPTALENT_FILE_MAX,
+                                            error);
 
-    if (rc == NGX_DECLINED) {
+    if (rc == NGX_OK || rc == NGX_DECLINED) {
+        content->bound = r.bound;
         return NGX_OK;
     }
 
-    if (rc == NGX_OK) {
-
-        rc = ngx_http_taptalent_backlog_parse(content, text, len);
-
-        ngx_free(text);
-
-        if (rc == NGX_OK) {
-            return NGX_OK;
-        }
+    if (rc == NGX_ERROR) {
 
         /* what is done of this one must not be added to what was of another */
 
@@ -456,87 +498,69 @@ ngx_http_taptalent_backlog_done(ngx_http_taptalent_spool_t *spool,
 
         (void) ngx_http_taptalent_spool_failed(error, ngx_errno, "unlinkat()",
                                                NGX_HTTP_TAPTALENT_NEW);
+        rc = NGX_ABORT;
     }
 
     ngx_free(content->done);
     content->done = NULL;
 
-    return NGX_ABORT;
+    return rc;
 }
 
 
-/*
- * A power failure may have left anything: only whole records count.
- * NGX_DECLINED if they are of another file.
- */
-
-static ngx_int_t
-ngx_http_taptalent_backlog_parse(ngx_http_taptalent_content_t *content,
-    u_char *text, size_t len)
+ngx_uint_t
+ngx_http_taptalent_spool_count_done(ngx_http_taptalent_spool_t *spool,
+    u_char *name, ngx_uint_t lines, uint32_t *crc, off_t max)
 {
-    u_char     *p, *start, *end;
-    ngx_int_t   line, crc;
+    ngx_uint_t                        i, n;
+    ngx_http_taptalent_records_t      r;
+    ngx_http_taptalent_spool_error_t  error;
 
-    end = text + len;
-    start = text;
+    r.done = calloc(1, lines / 8 + 1);
+    r.lines = lines;
+    r.crc = crc;
 
-    for (p = text; p < end; p++) {
-
-        if (*p != LF) {
-            continue;
-        }
-
-        switch (p - start) {
-
-        case NGX_HTTP_TAPTALENT_DONE_LEN - 2:
-
-            line = ngx_atoi(start, p - start);
-
-            if (line > 0 && (ngx_uint_t) line <= content->lines) {
-                content->done[line / 8] |= 1 << (line % 8);
-            }
-
-            break;
-
-        case NGX_HTTP_TAPTALENT_BOUND_LEN - 2:
-
-            crc = (*start == '=') ? ngx_hextoi(start + 1, p - start - 1)
-                                  : NGX_ERROR;
-
-            if (crc == NGX_ERROR) {
-                break;
-            }
-
-            if ((uint32_t) crc != content->crc) {
-                return NGX_DECLINED;
-            }
-
-            content->bound = 1;
-            break;
-        }
-
-        start = p + 1;
+    if (r.done == NULL) {
+        return 0;
     }
 
-    return NGX_OK;
+    n = 0;
+
+    if (ngx_http_taptalent_backlog_records(spool, name, &r, max, &error)
+        == NGX_OK)
+    {
+        for (i = 1; i <= lines; i++) {
+            n += (r.done[i / 8] >> (i % 8)) & 1;
+        }
+    }
+
+    ngx_free(r.done);
+
+    return n;
 }
 
 
 /*
- * What is in the sidecar, to be freed; NGX_DECLINED if there is none, or none
- * of ours.  One that cannot be read now must not be taken for none, or what
- * is done would be sent again.
+ * NGX_DECLINED if there is no sidecar, or none of ours, NGX_ERROR if it is of
+ * another file.  One that cannot be read now, NGX_ABORT, or has more bytes than
+ * "max", NGX_BUSY, must not be taken for none, or what is done would be sent
+ * again.
  */
 
 static ngx_int_t
 ngx_http_taptalent_backlog_records(ngx_http_taptalent_spool_t *spool,
-    u_char *name, u_char **text, size_t *len,
+    u_char *name, ngx_http_taptalent_records_t *r, off_t max,
     ngx_http_taptalent_spool_error_t *error)
 {
     u_char            sidecar[NAME_MAX + sizeof(NGX_HTTP_TAPTALENT_SIDECAR)];
+    u_char           *p, *start, *last;
+    size_t            n;
     ngx_fd_t          fd;
     ngx_int_t         rc;
     ngx_file_info_t   fi;
+    u_char            buf[16384];
+
+    r->bound = 0;
 
     ngx_http_taptalent_backlog_sidecar(sidecar, name);
 
@@ -553,44 +577,129 @@ ngx_http_taptalent_backlog_records(ngx_http_taptalent_spool_t *spool,
             return NGX_DECLINED;
         }
 
-        return ngx_http_taptalent_spool_failed(error, ngx_errno, "openat()",
+        (void) ngx_http_taptalent_spool_failed(error, ngx_errno, "openat()",
                                                NGX_HTTP_TAPTALENT_NEW);
+        return NGX_ABORT;
     }
 
     if (ngx_fd_info(fd, &fi) == NGX_FILE_ERROR) {
-        rc = ngx_http_taptalent_spool_failed(error, ngx_errno, "fstat()",
-                                             NGX_HTTP_TAPTALENT_NEW);
+        (void) ngx_http_taptalent_spool_failed(error, ngx_errno, "fstat()",
+                                               NGX_HTTP_TAPTALENT_NEW);
+        rc = NGX_ABORT;
         goto done;
     }
 
-    if (!ngx_http_taptalent_backlog_ours(&fi)
-        || ngx_file_size(&fi) > NGX_HTTP_TAPTALENT_SIDECAR_MAX)
-    {
+    if (!ngx_http_taptalent_backlog_ours(&fi)) {
         rc = NGX_DECLINED;
         goto done;
     }
 
-    *text = malloc(ngx_file_size(&fi) + 1);
-
-    if (*text == NULL) {
-        rc = ngx_http_taptalent_spool_failed(error, NGX_ENOMEM, "malloc()",
-                                             NGX_HTTP_TAPTALENT_NEW);
+    if (ngx_file_size(&fi) > max) {
+        (void) ngx_http_taptalent_spool_failed(error, EFBIG, "read()",
+                                               NGX_HTTP_TAPTALENT_NEW);
+        rc = NGX_BUSY;
         goto done;
     }
 
-    rc = ngx_http_taptalent_backlog_load(fd, *text, ngx_file_size(&fi), len);
+    /* a line that is longer than a record says nothing, nor does its end */
 
-    if (rc != NGX_OK) {
-        (void) ngx_http_taptalent_spool_failed(error, ngx_errno, "read()",
-                                               NGX_HTTP_TAPTALENT_NEW);
-        ngx_free(*text);
+    start = buf;
+    last = buf;
+
+    for ( ;; ) {
+
+        if (ngx_http_taptalent_backlog_load(fd, last, buf + sizeof(buf) - last,
+                                            &n)
+            != NGX_OK)
+        {
+            (void) ngx_http_taptalent_spool_failed(error, ngx_errno, "read()",
+                                                   NGX_HTTP_TAPTALENT_NEW);
+            rc = NGX_ABORT;
+            goto done;
+        }
+
+        if (n == 0) {
+            break;
+        }
+
+        p = last;
+        last += n;
+
+        for ( /* void */ ; p < last; p++) {
+
+            if (*p != LF) {
+                continue;
+            }
+
+            if (ngx_http_taptalent_backlog_record(r, start, p - start)
+                != NGX_OK)
+            {
+                rc = NGX_ERROR;
+                goto done;
+            }
+
+            start = p + 1;
+        }
+
+        n = ngx_min(last - start, NGX_HTTP_TAPTALENT_DONE_LEN);
+
+        ngx_memmove(buf, start, n);
+
+        start = buf;
+        last = buf + n;
     }
+
+    rc = NGX_OK;
 
 done:
 
     (void) ngx_close_file(fd);
 
     return rc;
+}
+
+
+/*
+ * A power failure may have left anything: only whole records count.
+ * NGX_DECLINED if they are of another file.
+ */
+
+static ngx_int_t
+ngx_http_taptalent_backlog_record(ngx_http_taptalent_records_t *r,
+    u_char *text, size_t len)
+{
+    uint32_t   crc;
+    ngx_int_t  line;
+
+    switch (len) {
+
+    case NGX_HTTP_TAPTALENT_DONE_LEN - 2:
+
+        line = ngx_atoi(text, len);
+
+        if (line > 0 && (ngx_uint_t) line <= r->lines) {
+            r->done[line / 8] |= 1 << (line % 8);
+        }
+
+        break;
+
+    case NGX_HTTP_TAPTALENT_BOUND_LEN - 2:
+
+        if (*text != '='
+            || ngx_http_taptalent_backlog_hex(text + 1, &crc) != NGX_OK)
+        {
+            break;
+        }
+
+        if (r->crc && crc != *r->crc) {
+            return NGX_DECLINED;
+        }
+
+        r->bound = 1;
+        break;
+    }
+
+    return NGX_OK;
 }
 
 

@@ -256,6 +256,13 @@ ngx_http_taptalent_commit_room(ngx_http_taptalent_commit_t *c, size_t len,
 {
     size_t  waiting;
 
+    /* it could not be taken out again */
+
+    if (len > NGX_HTTP_TAPTALENT_FILE_MAX) {
+        *why = "the event is larger than a file of the spool may be";
+        return NGX_DECLINED;
+    }
+
     waiting = c->batches[0].group.len + c->batches[1].group.len;
 
     if (waiting && (waiting >= c->buffer || len > c->buffer - waiting)) {

@@ -459,6 +459,15 @@ ngx_http_taptalent_spool_parameter(ngx_conf_t *cf,
             goto invalid;
         }
 
+        /* what has gathered becomes one file */
+
+        if (size > NGX_HTTP_TAPTALENT_FILE_MAX) {
+            ngx_conf_log_error(NGX_LOG_WARN, cf, 0,
+                               "\"%V\" is more than a file may have, it is "
+                               "1g, write at most \"buffer=1024m\"", value);
+            size = NGX_HTTP_TAPTALENT_FILE_MAX;
+        }
+
         c->buffer = size;
 
         return NGX_CONF_OK;

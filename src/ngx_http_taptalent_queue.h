@@ -198,6 +198,7 @@ struct ngx_http_taptalent_queue_s {
     ngx_queue_t                       ended;    /* files with none at all */
     ngx_queue_t                       unsettled; /* files, after an error */
     ngx_uint_t                        lines;    /* in them */
+    size_t                            held;     /* bytes of these files */
     ngx_uint_t                        unread;   /* files, in a row */
     ngx_queue_t                       fresh;    /* items not tried yet */
     ngx_queue_t                       ready;    /* items to be tried again */

@@ -158,6 +158,14 @@ ngx_int_t ngx_http_taptalent_spool_failed(
 
 
 /*
+ * A file is read in one piece, so one with more bytes is left alone; no commit
+ * makes one.  What is beside it has the same bound.
+ */
+
+#define NGX_HTTP_TAPTALENT_FILE_MAX  1073741824
+
+
+/*
  * Of a fixed width, with LF on both sides: half a record, left by a full disk
  * or a power failure, must not become another number with the next one.
  */
@@ -208,8 +216,10 @@ ngx_int_t ngx_http_taptalent_spool_scan(ngx_http_taptalent_spool_t *spool,
 /*
  * Reads a file of new/ and what its sidecar says is done; a sidecar of another
  * file that had the name goes.  NGX_DECLINED: it is gone.  NGX_BUSY: it is none
- * of ours, a link say, and is left alone.  NGX_ABORT: not now, *error is set.
- * NGX_ERROR: damaged, for ngx_http_taptalent_spool_corrupt().
+ * of ours, a link say, or *error is EFBIG: it has more bytes than are read,
+ * which content->size tells, or what is beside it has; it is left alone.
+ * NGX_ABORT: not now, *error is set.  NGX_ERROR: damaged, for
+ * ngx_http_taptalent_spool_corrupt().
  */
 ngx_int_t ngx_http_taptalent_spool_read(ngx_http_taptalent_spool_t *spool,
     u_char *name, ngx_http_taptalent_content_t *content,
@@ -230,6 +240,21 @@ ngx_int_t ngx_http_taptalent_spool_settle(ngx_http_taptalent_spool_t *spool,
 ngx_int_t ngx_http_taptalent_spool_remove(ngx_http_taptalent_spool_t *spool,
     u_char *name, ngx_http_taptalent_content_t *content,
     ngx_http_taptalent_spool_error_t *error);
+
+/*
+ * The checksum in a name that nginx has made, before which there is the number
+ * of events.  NGX_DECLINED for any other name: its last word may be a date.
+ */
+ngx_int_t ngx_http_taptalent_spool_name_crc(u_char *name, uint32_t *crc);
+
+/*
+ * How many of the "lines" of a file of new/ are done, as its sidecar says, if
+ * that has at most "max" bytes, can be read, and is of "crc", or "crc" is NULL.
+ */
+ngx_uint_t ngx_http_taptalent_spool_count_done(
+    ngx_http_taptalent_spool_t *spool, u_char *name, ngx_uint_t lines,
+    uint32_t *crc, off_t max);
+
 
 typedef struct ngx_http_taptalent_oldest_s  ngx_http_taptalent_oldest_t;
 

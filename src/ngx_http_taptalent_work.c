@@ -36,6 +36,8 @@ static void ngx_http_taptalent_read_again(ngx_http_taptalent_queue_t *q,
     ngx_http_taptalent_file_t *file);
 static void ngx_http_taptalent_forget_file(ngx_http_taptalent_queue_t *q,
     ngx_http_taptalent_file_t *file);
+static void ngx_http_taptalent_unload_file(ngx_http_taptalent_queue_t *q,
+    ngx_http_taptalent_file_t *file);
 static void ngx_http_taptalent_work_collect(ngx_http_taptalent_queue_t *q);
 static void ngx_http_taptalent_work_touch(ngx_http_taptalent_work_t *work,
     ngx_http_taptalent_file_t *file);
@@ -200,7 +202,8 @@ ngx_http_taptalent_read_again(ngx_http_taptalent_queue_t *q,
         ngx_queue_remove(&file->retry);
     }
 
-    ngx_free(file->content.data);
+    ngx_http_taptalent_unload_file(q, file);
+
     ngx_free(file->content.done);
     ngx_free(file->text);
 
@@ -226,10 +229,24 @@ ngx_http_taptalent_forget_file(ngx_http_taptalent_queue_t *q,
 
     ngx_rbtree_delete(&q->active, &file->node);
 
-    ngx_free(file->content.data);
+    ngx_http_taptalent_unload_file(q, file);
+
     ngx_free(file->content.done);
     ngx_free(file->text);
     ngx_free(file);
+}
+
+
+static void
+ngx_http_taptalent_unload_file(ngx_http_taptalent_queue_t *q,
+    ngx_http_taptalent_file_t *file)
+{
+    if (file->content.data) {
+        q->held -= file->content.len;
+
+        ngx_free(file->content.data);
+        file->content.data = NULL;
+    }
 }
 
 
@@ -325,8 +342,7 @@ ngx_http_taptalent_take_line(ngx_http_taptalent_queue_t *q,
 
     if (file->cursor == end) {
         ngx_queue_remove(&file->queue);
-        ngx_free(file->content.data);
-        file->content.data = NULL;
+        ngx_http_taptalent_unload_file(q, file);
         file->cursor = NULL;
 
         /* one that a work has is looked at again when that is done */
@@ -498,7 +514,8 @@ ngx_http_taptalent_work_refill(ngx_http_taptalent_queue_t *q)
          && q->npending
          && q->lines < 2 * q->forward->concurrency
          && q->waiting < NGX_HTTP_TAPTALENT_WAITING
-         && q->bytes < NGX_HTTP_TAPTALENT_BYTES;
+         && q->bytes < NGX_HTTP_TAPTALENT_BYTES
+         && q->held < NGX_HTTP_TAPTALENT_BYTES;
          n++)
     {
         node = ngx_rbtree_min(q->pending.root, q->pending.sentinel);
@@ -550,7 +567,9 @@ ngx_http_taptalent_work_run(void *data, ngx_log_t *log)
         file->err = error.err;
         bytes += file->content.len;
 
-        if (error.err && !ngx_http_taptalent_spool_broken(error.err)) {
+        if (file->rc == NGX_ABORT
+            && !ngx_http_taptalent_spool_broken(error.err))
+        {
             work->error = error;
         }
     }
@@ -874,6 +893,7 @@ ngx_http_taptalent_work_loaded(ngx_http_taptalent_queue_t *q,
         }
 
         q->lines += file->content.lines;
+        q->held += file->content.len;
         q->unread = 0;
 
         ngx_queue_insert_tail(&q->loaded, &file->queue);
@@ -941,7 +961,24 @@ static void
 ngx_http_taptalent_work_unread(ngx_http_taptalent_queue_t *q,
     ngx_http_taptalent_file_t *file)
 {
-    if (!file->busy && file->err) {
+    if (!file->busy && file->err == EFBIG
+        && file->content.size > NGX_HTTP_TAPTALENT_FILE_MAX)
+    {
+        ngx_log_error(NGX_LOG_CRIT, q->log, 0,
+                      "\"%V/new/%s\" is left alone, it has more than %O "
+                      "bytes, split it into smaller files of whole lines",
+                      &q->spool->path, file->name,
+                      (off_t) NGX_HTTP_TAPTALENT_FILE_MAX);
+
+    } else if (!file->busy && file->err == EFBIG) {
+        ngx_log_error(NGX_LOG_CRIT, q->log, 0,
+                      "\"%V/new/%s\" is left alone, the \".done\" beside it "
+                      "has more than %O bytes, without that all of its lines "
+                      "are sent again",
+                      &q->spool->path, file->name,
+                      (off_t) NGX_HTTP_TAPTALENT_FILE_MAX);
+
+    } else if (!file->busy && file->err) {
         ngx_log_error(NGX_LOG_CRIT, q->log, file->err,
                       "\"%V/new/%s\" is left alone, it cannot be read",
                       &q->spool->path, file->name);

@@ -60,6 +60,11 @@ http {
             client_body_in_file_only on;
         }
 
+        location /unlimited {
+            taptalent_webhook on;
+            client_max_body_size 0;
+        }
+
         location /limited {
             taptalent_webhook on;
             client_max_body_size 1k;
@@ -329,6 +334,14 @@ like($r->{body}, qr/^\{"received":false,"error":"too_large","message":"/,
 $r = $t->post('/limited', '', raw => $t->message('/limited', '',
               headers => headers_for(event()), length => 10_000_000_000));
 refused('a length that is never sent', 413, 'too_large', $r);
+
+# what no file of a spool may hold, however large a body may be
+
+for my $length (1024 ** 3 + 1, 4 * 1024 ** 3 + 100) {
+    $r = $t->post('/unlimited', '', raw => $t->message('/unlimited', '',
+                  headers => headers_for(event()), length => $length));
+    refused("$length bytes", 413, 'too_large', $r);
+}
 
 $r = $t->post('/other', sized(2_000_000));
 is($r->{status}, 413, 'elsewhere: 413');

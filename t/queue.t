@@ -12,6 +12,7 @@ use FindBin;
 use lib "$FindBin::Bin/lib";
 
 use Test::More;
+use Test::Docs qw(block command);
 use Test::Edge;
 use Test::Fault;
 use Test::Sink;
@@ -274,6 +275,130 @@ for my $killed (0, 1) {
 }
 
 
+# one that is too large is neither read nor moved, and said so once
+
+{
+    start();
+
+    my ($worker) = $t->workers();
+
+    large('0.ndjson', 3 * 1024 ** 3, line());
+    put('1.ndjson', line());
+    ok($app->wait_for(1, 10), 'too large: the others are delivered');
+    ok($t->wait_log(qr{crit.*/new/0.ndjson" is left alone, it has more than 107}),
+       'too large: a line says so');
+    is($t->post('/hook', numbered())->{status}, 200, 'too large: accepted');
+    ok($app->wait_for(2, 10), 'too large: and delivered');
+    ok($t->wait_for(sub { $t->spool_files() == 1 }, 10), 'too large: it stays');
+    cmp_ok(peak($worker), '<', 500_000_000, 'too large: it is not read')
+        if !$t->has('-fsanitize');
+
+    # one that has no line at its end is damaged, for which it is not read
+
+    large('2.ndjson', 900_000_000, line());
+    ok($t->wait_for(sub { -e $t->spool() . '/corrupt/2.ndjson' }, 10),
+       'large, and cut off: it is in corrupt/');
+    cmp_ok(peak($worker), '<', 500_000_000, 'large, and cut off: nor is it read')
+        if !$t->has('-fsanitize');
+    is(scalar(() = $t->grep_log(qr/0\.ndjson" is left alone/)), 1,
+       'too large: one line');
+    $t->quit();
+    $t->forget_spool();
+    unlink glob $t->spool() . '/corrupt/*';
+}
+
+
+# what the document makes of it
+
+{
+    start();
+
+    my $place = $t->path('split');
+    my $split = block('docs/forwarding.md', 'split');
+    my @lines = map { line() } 1 .. 5;
+    my $length = 2 * length($lines[0]) + 20;
+
+    mkdir $place;
+    $t->write_file("$place/large.ndjson", join '', @lines);
+    $split =~ s/512m/$length/ or die 'no size';
+    is((command('sh', '-c', "cd $place && $split"))[0], 0, 'split: done');
+
+    my @parts = glob "$place/part-*";
+
+    is(scalar @parts, 3, 'split: parts');
+    put(m{([^/]+)$}, Test::Edge::slurp($_)) for @parts;
+    ok($app->wait_for(5, 10), 'split: all are delivered');
+    emptied('split');
+    is($t->spool_files('corrupt'), 0, 'split: nothing is damaged');
+}
+
+
+# nor is what is beside a file: a large one is, and holds, and one that is too
+# large is not taken for none
+
+{
+    start(retry => 'initial=1h max=1h');
+
+    put('a.ndjson', join '', line(), line('404,200'), line());
+    ok($t->wait_for(sub { noted('a.ndjson', 2) }, 10), 'a large .done: noted');
+    $app->wait_for(3, 10);
+    $t->quit();
+
+    my $path = $t->spool() . '/new/a.ndjson.done';
+
+    open my $fh, '>>', $path or die "open() failed: $!";
+    print $fh "\n" x 17_000_000;
+    close $fh;
+    start();
+    ok($app->wait_for(1, 20), 'a large .done: what is left is delivered');
+    emptied('a large .done');
+    is(scalar(() = $app->requests()), 1, 'a large .done: and nothing else');
+
+    start(retry => 'initial=1h max=1h');
+    put('a.ndjson', join '', line(), line('404,200'), line());
+    ok($t->wait_for(sub { noted('a.ndjson', 2) }, 10), 'too large: noted');
+    $app->wait_for(3, 10);
+    $t->quit();
+    truncate $path, 1024 ** 3 + 1 or die "truncate() failed: $!";
+    start();
+    ok($t->wait_log(qr{crit.*/new/a.ndjson" is left alone, the "\.done" beside}),
+       'a .done that is too large: a line');
+    is($t->post('/hook', numbered())->{status}, 200, 'too large: another');
+    ok($app->wait_for(1, 10), 'a .done that is too large: another is delivered');
+    is(scalar(() = $app->requests()), 1, 'and nothing of that one again');
+    $t->quit();
+    truncate $path, 100 or die "truncate() failed: $!";
+    start();
+    emptied('a .done of a good size');
+    is(scalar(() = $app->requests()), 1, 'a .done of a good size: the rest');
+}
+
+
+# no more is read than can be sent soon
+
+SKIP: {
+    skip 'a sanitizer keeps what is freed', 3 if $t->has('-fsanitize');
+
+    start();
+    put("0$_.ndjson", line('hold')) for 10 .. 25;
+    ok($app->wait_for(sub { $app->held() == 16 }, 10, 'all in flight'),
+       'many large ones: as many as fly');
+
+    my ($worker) = $t->workers();
+    my $before = peak($worker);
+    my $line = line('200') =~ s/"payload":\{/'"payload":{"x":"' . 'x' x 7_000_000
+                                             . '",'/er;
+
+    put("1$_.ndjson", $line) for 10 .. 25;
+    ok($t->wait_for(sub { peak($worker) > $before + 6_000_000 }, 10, 'some'),
+       'many large ones: some are read');
+    $t->post('/hook', numbered());
+    cmp_ok(peak($worker) - $before, '<', 40_000_000, 'many large ones: not all');
+    $t->kill_all();
+    $t->forget_spool();
+}
+
+
 # dead/ takes nothing, and the event is large: the memory is not used up
 
 SKIP: {
@@ -522,6 +647,26 @@ sub resident {
     my ($rss) = Test::Edge::slurp("/proc/$worker/status") =~ /^VmRSS:\s+(\d+)/m;
 
     return $rss * 1024;
+}
+
+# the most that a process had
+
+sub peak {
+    my ($worker) = @_;
+    my ($hwm) = Test::Edge::slurp("/proc/$worker/status") =~ /^VmHWM:\s+(\d+)/m;
+
+    return $hwm * 1024;
+}
+
+# a sparse file of new/, there at once
+
+sub large {
+    my ($name, $size, $text) = @_;
+    my $path = $t->write_file("large-$name", $text);
+
+    truncate $path, $size or die "truncate() failed: $!";
+    chown $user, -1, $path;
+    rename $path, $t->spool() . "/new/$name" or die "rename() failed: $!";
 }
 
 # a file of new/, there at once
