@@ -264,7 +264,7 @@ ngx_uint_t
 ngx_http_taptalent_event_timestamp(u_char *p, size_t len, time_t *sec)
 {
     u_char     *last;
-    time_t      t;
+    int64_t     t;
     ngx_int_t   days, hour, min, n;
 
     /* "2024-01-20T14:45:00Z" */
@@ -288,7 +288,7 @@ ngx_http_taptalent_event_timestamp(u_char *p, size_t len, time_t *sec)
         return 0;
     }
 
-    t = (time_t) days * 86400 + hour * 3600 + min * 60 + n;
+    t = (int64_t) days * 86400 + hour * 3600 + min * 60 + n;
 
     p += sizeof("2024-01-20T14:45:00") - 1;
 
@@ -323,7 +323,11 @@ ngx_http_taptalent_event_timestamp(u_char *p, size_t len, time_t *sec)
     }
 
     if (sec) {
-        *sec = t;
+
+        /* far off is not to become now where time_t has 32 bits */
+
+        t = ngx_max(t, -(int64_t) NGX_MAX_TIME_T_VALUE);
+        *sec = (time_t) ngx_min(t, (int64_t) NGX_MAX_TIME_T_VALUE);
     }
 
     return 1;

@@ -102,19 +102,25 @@ ngx_http_taptalent_signature_param(ngx_http_taptalent_scheme_t *scheme,
 ngx_uint_t
 ngx_http_taptalent_signature_time(ngx_str_t *time, time_t *sec)
 {
-    time_t  t;
+    off_t  t;
 
     if (time->len > 13) {
         return ngx_http_taptalent_event_timestamp(time->data, time->len, sec);
     }
 
-    t = ngx_atotm(time->data, time->len);
+    /* time_t may have 32 bits, which are too few for milliseconds */
+
+    t = ngx_atoof(time->data, time->len);
 
     if (t == NGX_ERROR) {
         return 0;
     }
 
-    *sec = (time->len == 13) ? t / 1000 : t;
+    if (time->len == 13) {
+        t /= 1000;
+    }
+
+    *sec = (time_t) ngx_min(t, (off_t) NGX_MAX_TIME_T_VALUE);
 
     return 1;
 }

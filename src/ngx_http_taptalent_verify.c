@@ -488,7 +488,7 @@ ngx_http_taptalent_signed_once(ngx_http_request_t *r,
 static ngx_uint_t
 ngx_http_taptalent_recent(time_t sec, time_t tolerance)
 {
-    time_t  distance;
+    int64_t  distance;
 
     if (tolerance == 0) {
         return 1;
@@ -496,7 +496,7 @@ ngx_http_taptalent_recent(time_t sec, time_t tolerance)
 
     /* a sum with a tolerance could be more than there is */
 
-    distance = sec - ngx_time();
+    distance = (int64_t) sec - ngx_time();
 
     return distance >= -tolerance && distance <= tolerance;
 }

@@ -119,7 +119,8 @@ sub sent {
 for my $tls (0, 1) {
     for ([0, 'accepted'], [-290, 'accepted'], [299, 'accepted'],
          [-301, 'stale'], [310, 'stale'], [-86400, 'stale'],
-         [86400, 'stale'], [-290, 'accepted', '+05:30'],
+         [86400, 'stale'], [2 ** 32, 'stale'], [-2 ** 32, 'stale'],
+         [-290, 'accepted', '+05:30'],
          [290, 'accepted', '-11:00'], [-310, 'stale', '+05:30'],
          [310, 'stale', '-11:00'], [0, 'accepted', 'z', '.999'],
          [0, 'accepted', '+00:00', '.5'])
