@@ -26,15 +26,15 @@
 typedef struct {
     ngx_http_taptalent_commit_t       *commit;
     ngx_http_taptalent_measure_t       measure;
-    ngx_http_taptalent_spool_error_t   error;
+    ngx_http_taptalent_counted_t      *counted;
     ngx_int_t                          rc;
     ngx_msec_t                         began;
     ngx_log_t                         *log;
 #if (NGX_THREADS)
     ngx_thread_task_t                 *task;
 #endif
+    ngx_uint_t                         failed;     /* a bit for each part */
     unsigned                           running:1;
-    unsigned                           failed:1;   /* and logged */
 } ngx_http_taptalent_census_t;
 
 
@@ -55,6 +55,19 @@ static void ngx_http_taptalent_census_done(ngx_event_t *ev);
 #endif
 static void ngx_http_taptalent_census_publish(
     ngx_http_taptalent_census_t *cs);
+static ngx_uint_t ngx_http_taptalent_census_known(
+    ngx_http_taptalent_census_t *cs);
+static void ngx_http_taptalent_census_cleanup(void *data);
+
+
+/* in the order of ngx_http_taptalent_measure_e */
+
+static ngx_uint_t  ngx_http_taptalent_census_parts[] = {
+    NGX_HTTP_TAPTALENT_KNOWN_NEW,
+    NGX_HTTP_TAPTALENT_KNOWN_DEAD,
+    NGX_HTTP_TAPTALENT_KNOWN_CORRUPT,
+    NGX_HTTP_TAPTALENT_KNOWN_FREE
+};
 
 
 ngx_int_t
@@ -63,6 +76,7 @@ ngx_http_taptalent_census_init(ngx_cycle_t *cycle,
     ngx_uint_t n)
 {
     ngx_uint_t                         i;
+    ngx_pool_cleanup_t                *cln;
     ngx_http_taptalent_census_t       *cs;
     ngx_http_taptalent_census_conf_t  *conf;
 
@@ -110,6 +124,14 @@ ngx_http_taptalent_census_init(ngx_cycle_t *cycle,
 #endif
     }
 
+    cln = ngx_pool_cleanup_add(cycle->pool, 0);
+    if (cln == NULL) {
+        return NGX_ERROR;
+    }
+
+    cln->handler = ngx_http_taptalent_census_cleanup;
+    cln->data = &conf->spools;
+
     conf->ident[3] = (void *) -1;
     conf->cycle = cycle;
     conf->zone = zone;
@@ -129,7 +151,8 @@ static void
 ngx_http_taptalent_census_timer(ngx_event_t *ev)
 {
     ngx_uint_t                         i;
-    ngx_atomic_uint_t                  now, due;
+    ngx_msec_int_t                     left;
+    ngx_atomic_uint_t                  due;
     ngx_http_taptalent_census_t       *cs;
     ngx_http_taptalent_zone_spool_t   *s;
     ngx_http_taptalent_census_conf_t  *conf;
@@ -143,19 +166,19 @@ ngx_http_taptalent_census_timer(ngx_event_t *ev)
     }
 
     cs = conf->spools.elts;
-    now = ngx_http_taptalent_now();
 
     for (i = 0; i < conf->spools.nelts; i++) {
 
         s = cs[i].commit->stats;
         due = s->due;
+        left = (ngx_msec_int_t) (due - ngx_current_msec);
 
         /*
-         * It is not to wait for one who has died meanwhile, nor until a clock
-         * that was set back is there again.
+         * It is not to wait for one who has died meanwhile, nor, where there is
+         * no monotonic clock, until one that was set back is there again.
          */
 
-        if (due > now && due <= now + NGX_HTTP_TAPTALENT_CENSUS_LOST
+        if (left > 0 && left <= NGX_HTTP_TAPTALENT_CENSUS_LOST
             && (s->measurer == 0
                 || ngx_http_taptalent_zone_alive(s->measurer)))
         {
@@ -165,7 +188,8 @@ ngx_http_taptalent_census_timer(ngx_event_t *ev)
         if (!cs[i].running
             && cs[i].commit->spool.entered
             && ngx_atomic_cmp_set(&s->due, due,
-                                  now + NGX_HTTP_TAPTALENT_CENSUS_LOST))
+                                  ngx_current_msec
+                                  + NGX_HTTP_TAPTALENT_CENSUS_LOST))
         {
             ngx_http_taptalent_census_start(&cs[i]);
         }
@@ -194,8 +218,7 @@ ngx_http_taptalent_census_start(ngx_http_taptalent_census_t *cs)
 
     cs->running = 0;
     cs->commit->stats->measurer = 0;
-    cs->commit->stats->due = ngx_http_taptalent_now()
-                             + NGX_HTTP_TAPTALENT_CENSUS;
+    cs->commit->stats->due = ngx_current_msec + NGX_HTTP_TAPTALENT_CENSUS;
 
 #else
 
@@ -217,7 +240,7 @@ ngx_http_taptalent_census_run(void *data, ngx_log_t *log)
     ngx_http_taptalent_census_t *cs = data;
 
     cs->rc = ngx_http_taptalent_spool_measure(&cs->commit->spool, &cs->measure,
-                                              &cs->error);
+                                              &cs->counted);
 }
 
 
@@ -238,7 +261,7 @@ static void
 ngx_http_taptalent_census_publish(ngx_http_taptalent_census_t *cs)
 {
     ngx_msec_t                        took;
-    ngx_atomic_uint_t                 now;
+    ngx_uint_t                        known;
     ngx_http_taptalent_measure_t     *m;
     ngx_http_taptalent_zone_spool_t  *s;
 
@@ -247,44 +270,89 @@ ngx_http_taptalent_census_publish(ngx_http_taptalent_census_t *cs)
     s = cs->commit->stats;
     m = &cs->measure;
 
-    now = ngx_http_taptalent_now();
     took = (ngx_current_msec - cs->began) * NGX_HTTP_TAPTALENT_CENSUS_SHARE;
 
     took = ngx_min(took, NGX_HTTP_TAPTALENT_CENSUS_LOST);
 
     s->measurer = 0;
-    s->due = now + ngx_max(took, NGX_HTTP_TAPTALENT_CENSUS);
+    s->due = ngx_current_msec + ngx_max(took, NGX_HTTP_TAPTALENT_CENSUS);
 
     if (cs->rc == NGX_ABORT) {
-        s->due = now;
+        s->due = ngx_current_msec;
         return;
     }
 
-    if (cs->rc != NGX_OK) {
-        s->measured = 0;
+    known = ngx_http_taptalent_census_known(cs);
 
-        if (!cs->failed) {
-            cs->failed = 1;
+    /* of what is not known the figures are not looked at */
 
-            ngx_log_error(NGX_LOG_ERR, cs->log, cs->error.err,
-                          "%s \"%V/%s\" failed, what waits there is not known",
-                          cs->error.call, &cs->commit->spool.path,
-                          cs->error.dir);
-        }
-
-        return;
-    }
-
-    cs->failed = 0;
+    s->known &= known;
 
     s->files = m->files;
     s->waiting = m->events;
-    s->bytes = m->bytes;
     s->oldest = m->oldest;
     s->dead_files = m->dead;
     s->corrupt_files = m->corrupt;
-    s->free_bytes = m->free_bytes;
     s->low = ngx_http_taptalent_commit_low(cs->commit, m->free_bytes,
                                            m->free_inodes);
-    s->measured = now;
+
+    ngx_http_taptalent_wide_set(&s->bytes, m->bytes);
+    ngx_http_taptalent_wide_set(&s->free_bytes, m->free_bytes);
+    ngx_http_taptalent_wide_set(&s->measured, ngx_http_taptalent_now());
+
+    ngx_memory_barrier();
+
+    s->known = known;
+}
+
+
+/* a line for what cannot be measured when that begins */
+
+static ngx_uint_t
+ngx_http_taptalent_census_known(ngx_http_taptalent_census_t *cs)
+{
+    ngx_uint_t                         i, bit, known;
+    ngx_http_taptalent_spool_error_t  *error;
+
+    known = 0;
+
+    for (i = 0; i < NGX_HTTP_TAPTALENT_MEASURES; i++) {
+
+        bit = ngx_http_taptalent_census_parts[i];
+        error = &cs->measure.errors[i];
+
+        if (error->call == NULL) {
+            known |= bit;
+            cs->failed &= ~bit;
+            continue;
+        }
+
+        if (cs->failed & bit) {
+            continue;
+        }
+
+        cs->failed |= bit;
+
+        ngx_log_error(NGX_LOG_ERR, cs->log, error->err,
+                      "%s \"%V/%s\" failed, what waits there is not known",
+                      error->call, &cs->commit->spool.path, error->dir);
+    }
+
+    return known;
+}
+
+
+static void
+ngx_http_taptalent_census_cleanup(void *data)
+{
+    ngx_array_t *spools = data;
+
+    ngx_uint_t                    i;
+    ngx_http_taptalent_census_t  *cs;
+
+    cs = spools->elts;
+
+    for (i = 0; i < spools->nelts; i++) {
+        ngx_free(cs[i].counted);
+    }
 }

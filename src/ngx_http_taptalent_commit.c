@@ -499,7 +499,7 @@ ngx_http_taptalent_commit_run(void *data, ngx_log_t *log)
         ngx_http_taptalent_commit_trim(c);
     }
 
-    c->usec = (end.tv_sec - start.tv_sec) * 1000000
+    c->usec = (int64_t) (end.tv_sec - start.tv_sec) * 1000000
               + (end.tv_nsec - start.tv_nsec) / 1000;
 }
 

@@ -90,7 +90,7 @@ typedef struct {
     ngx_event_t                        timer;
 
     ngx_int_t                          rc;          /* of the last commit */
-    ngx_uint_t                         usec;        /* that it took */
+    uint64_t                           usec;        /* that it took */
 
     /* the thread's: what a quarantine held, and what has come since */
 

@@ -12,10 +12,19 @@
 /*
  * How much waits in the spool, for those who look.  What is counted in memory
  * would be wrong after a crash, and of what was put there by hand.
+ *
+ * Somebody may wait for it to be 0, so it is never less than what waits: what
+ * is done counts for the file alone that it is of, and a file that is there has
+ * a line that is not done.
  */
 
 
 #define NGX_HTTP_TAPTALENT_OFTEN  1024  /* entries between two looks */
+
+#define NGX_HTTP_TAPTALENT_COUNTED  4096      /* files that are remembered */
+#define NGX_HTTP_TAPTALENT_PROBES   8         /* places for each of them */
+#define NGX_HTTP_TAPTALENT_BUDGET   16777216  /* bytes to be read in one call */
+#define NGX_HTTP_TAPTALENT_DONE_MAX  16777216  /* of a sidecar */
 
 #define NGX_HTTP_TAPTALENT_OLDEST  256   /* files removed in one pass */
 
@@ -33,6 +42,25 @@ typedef struct {
 struct ngx_http_taptalent_oldest_s {
     ngx_uint_t                n;
     ngx_http_taptalent_old_t  files[NGX_HTTP_TAPTALENT_OLDEST];
+};
+
+
+/* a file under a name that says nothing; "last" is the call that met it */
+
+typedef struct {
+    ngx_file_uniq_t  uniq;
+    time_t           mtime;
+    off_t            size;
+    off_t            read;        /* of it */
+    uint64_t         lines;       /* in that */
+    ngx_uint_t       last;
+} ngx_http_taptalent_count_t;
+
+
+struct ngx_http_taptalent_counted_s {
+    ngx_uint_t                  call;
+    off_t                       budget;
+    ngx_http_taptalent_count_t  files[NGX_HTTP_TAPTALENT_COUNTED];
 };
 
 
@@ -59,7 +87,19 @@ static void ngx_http_taptalent_measure_keep(
     u_char *name, size_t len, off_t size);
 static ngx_uint_t ngx_http_taptalent_measure_refused(
     ngx_http_taptalent_spool_t *spool, u_char *name);
-static ngx_uint_t ngx_http_taptalent_measure_events(u_char *name, size_t len);
+static uint64_t ngx_http_taptalent_measure_events(
+    ngx_http_taptalent_spool_t *spool, ngx_http_taptalent_measure_t *m,
+    u_char *name, size_t len, ngx_file_info_t *fi);
+static ngx_int_t ngx_http_taptalent_measure_named(u_char *name, size_t len,
+    uint32_t *crc);
+static uint64_t ngx_http_taptalent_measure_lines(
+    ngx_http_taptalent_spool_t *spool, ngx_http_taptalent_counted_t *counted,
+    u_char *name, ngx_file_info_t *fi);
+static ngx_http_taptalent_count_t *ngx_http_taptalent_measure_place(
+    ngx_http_taptalent_counted_t *counted, ngx_file_info_t *fi);
+static void ngx_http_taptalent_measure_read(ngx_http_taptalent_spool_t *spool,
+    ngx_http_taptalent_counted_t *counted, ngx_http_taptalent_count_t *count,
+    u_char *name);
 static time_t ngx_http_taptalent_measure_time(u_char *name, size_t len);
 
 
@@ -70,40 +110,51 @@ static time_t ngx_http_taptalent_measure_time(u_char *name, size_t len);
 
 ngx_int_t
 ngx_http_taptalent_spool_measure(ngx_http_taptalent_spool_t *spool,
-    ngx_http_taptalent_measure_t *m, ngx_http_taptalent_spool_error_t *error)
+    ngx_http_taptalent_measure_t *m, ngx_http_taptalent_counted_t **counted)
 {
-    ngx_int_t  rc;
+    ngx_uint_t                         i;
+    ngx_http_taptalent_spool_error_t  *error;
+
+    static const struct {
+        ngx_http_taptalent_dir_e       dir;
+        ngx_http_taptalent_entry_pt    handler;
+    } dirs[] = {
+        { NGX_HTTP_TAPTALENT_NEW, ngx_http_taptalent_measure_new },
+        { NGX_HTTP_TAPTALENT_DEAD, ngx_http_taptalent_measure_dead },
+        { NGX_HTTP_TAPTALENT_CORRUPT, ngx_http_taptalent_measure_corrupt }
+    };
 
     ngx_memzero(m, sizeof(ngx_http_taptalent_measure_t));
 
-    rc = ngx_http_taptalent_measure_dir(spool, NGX_HTTP_TAPTALENT_NEW, m,
-                                        ngx_http_taptalent_measure_new, error);
-    if (rc != NGX_OK) {
-        return rc;
+    /* without memory each counts as one event */
+
+    if (*counted == NULL) {
+        *counted = calloc(1, sizeof(ngx_http_taptalent_counted_t));
     }
 
-    /* a record may be there twice, or its file just be gone */
+    m->counted = *counted;
 
-    m->events -= ngx_min(m->done, m->events);
-
-    rc = ngx_http_taptalent_measure_dir(spool, NGX_HTTP_TAPTALENT_DEAD, m,
-                                        ngx_http_taptalent_measure_dead,
-                                        error);
-    if (rc != NGX_OK) {
-        return rc;
+    if (m->counted) {
+        m->counted->call++;
+        m->counted->budget = NGX_HTTP_TAPTALENT_BUDGET;
     }
 
-    rc = ngx_http_taptalent_measure_dir(spool, NGX_HTTP_TAPTALENT_CORRUPT, m,
-                                        ngx_http_taptalent_measure_corrupt,
-                                        error);
-    if (rc != NGX_OK) {
-        return rc;
+    for (i = 0; i < sizeof(dirs) / sizeof(dirs[0]); i++) {
+
+        if (ngx_http_taptalent_measure_dir(spool, dirs[i].dir, m,
+                                           dirs[i].handler, &m->errors[i])
+            == NGX_ABORT)
+        {
+            return NGX_ABORT;
+        }
     }
+
+    error = &m->errors[NGX_HTTP_TAPTALENT_MEASURE_FREE];
 
     if (ngx_http_taptalent_spool_free(spool, &m->free_bytes, &m->free_inodes)
         != NGX_OK)
     {
-        return ngx_http_taptalent_spool_failed(error, ngx_errno, "fstatvfs()",
+        (void) ngx_http_taptalent_spool_failed(error, ngx_errno, "fstatvfs()",
                                                NGX_HTTP_TAPTALENT_NEW);
     }
 
@@ -181,12 +232,9 @@ ngx_http_taptalent_measure_new(ngx_http_taptalent_spool_t *spool,
     ngx_http_taptalent_measure_t *m, u_char *name, size_t len)
 {
     time_t           came;
-    ngx_uint_t       sidecar;
     ngx_file_info_t  fi;
 
-    sidecar = ngx_http_taptalent_ends_with(name, len, ".ndjson.done");
-
-    if (!sidecar && !ngx_http_taptalent_ends_with(name, len, ".ndjson")) {
+    if (!ngx_http_taptalent_ends_with(name, len, ".ndjson")) {
         return NGX_OK;
     }
 
@@ -194,17 +242,26 @@ ngx_http_taptalent_measure_new(ngx_http_taptalent_spool_t *spool,
                 AT_SYMLINK_NOFOLLOW)
         == -1)
     {
-        /* it has just been taken */
+        if (ngx_errno == NGX_ENOENT) {
+            /* it has just been taken */
+            return NGX_OK;
+        }
 
-        return (ngx_errno == NGX_ENOENT) ? NGX_OK : NGX_ERROR;
-    }
+        if (!ngx_http_taptalent_spool_broken(ngx_errno)
+            && ngx_errno != EBADMSG)
+        {
+            return NGX_ERROR;
+        }
 
-    if (!ngx_is_file(&fi)) {
+        /* this one is damaged, and it is there */
+
+        m->files++;
+        m->events++;
+
         return NGX_OK;
     }
 
-    if (sidecar) {
-        m->done += ngx_file_size(&fi) / NGX_HTTP_TAPTALENT_DONE_LEN;
+    if (!ngx_is_file(&fi)) {
         return NGX_OK;
     }
 
@@ -215,7 +272,7 @@ ngx_http_taptalent_measure_new(ngx_http_taptalent_spool_t *spool,
 
     m->files++;
     m->bytes += ngx_file_size(&fi);
-    m->events += ngx_http_taptalent_measure_events(name, len);
+    m->events += ngx_http_taptalent_measure_events(spool, m, name, len, &fi);
 
     came = ngx_http_taptalent_measure_time(name, len);
 
@@ -374,31 +431,179 @@ ngx_http_taptalent_measure_refused(ngx_http_taptalent_spool_t *spool,
 }
 
 
+/* at least one: of a file that is there not all is done */
+
+static uint64_t
+ngx_http_taptalent_measure_events(ngx_http_taptalent_spool_t *spool,
+    ngx_http_taptalent_measure_t *m, u_char *name, size_t len,
+    ngx_file_info_t *fi)
+{
+    uint32_t   crc;
+    uint64_t   events, done;
+    ngx_int_t  named;
+
+    named = ngx_http_taptalent_measure_named(name, len, &crc);
+
+    events = (named > 0) ? (uint64_t) named
+                         : ngx_http_taptalent_measure_lines(spool, m->counted,
+                                                            name, fi);
+
+    /* no line is shorter than this, whatever a name says */
+
+    events = ngx_min(events, (uint64_t) ngx_file_size(fi) / 2);
+
+    if (events <= 1) {
+        return 1;
+    }
+
+    if (events > NGX_HTTP_TAPTALENT_DONE_MAX) {
+        return events;
+    }
+
+    done = ngx_http_taptalent_spool_count_done(spool, name, events,
+                                               (named > 0) ? &crc : NULL,
+                                               NGX_HTTP_TAPTALENT_DONE_MAX);
+
+    return ngx_max(events - done, 1);
+}
+
+
 /* "...-<events>-<crc32>.ndjson" */
 
-static ngx_uint_t
-ngx_http_taptalent_measure_events(u_char *name, size_t len)
+static ngx_int_t
+ngx_http_taptalent_measure_named(u_char *name, size_t len, uint32_t *crc)
 {
-    u_char     *p, *last;
-    ngx_int_t   n;
+    u_char  *p, *last;
 
-    if (len < sizeof("-1-01234567.ndjson")) {
-        return 1;
+    if (ngx_http_taptalent_spool_name_crc(name, crc) != NGX_OK) {
+        return NGX_DECLINED;
     }
 
     last = name + len - (sizeof("-01234567.ndjson") - 1);
 
-    if (*last != '-') {
+    for (p = last; p[-1] != '-'; p--) { /* void */ }
+
+    return ngx_atoi(p, last - p);
+}
+
+
+static uint64_t
+ngx_http_taptalent_measure_lines(ngx_http_taptalent_spool_t *spool,
+    ngx_http_taptalent_counted_t *counted, u_char *name, ngx_file_info_t *fi)
+{
+    ngx_http_taptalent_count_t  *count;
+
+    if (counted == NULL || ngx_file_size(fi) > NGX_HTTP_TAPTALENT_FILE_MAX) {
         return 1;
     }
 
-    for (p = last; p > name && p[-1] >= '0' && p[-1] <= '9'; p--) {
-        /* void */
+    count = ngx_http_taptalent_measure_place(counted, fi);
+
+    if (count == NULL) {
+        return 1;
     }
 
-    n = ngx_atoi(p, last - p);
+    count->last = counted->call;
 
-    return (n < 1 || p == name || p[-1] != '-') ? 1 : n;
+    if (count->read < count->size && counted->budget > 0) {
+        ngx_http_taptalent_measure_read(spool, counted, count, name);
+    }
+
+    return count->lines;
+}
+
+
+/* its own, or one whose file is gone; NULL if there are too many of them */
+
+static ngx_http_taptalent_count_t *
+ngx_http_taptalent_measure_place(ngx_http_taptalent_counted_t *counted,
+    ngx_file_info_t *fi)
+{
+    uint32_t                     hash;
+    ngx_uint_t                   i;
+    ngx_file_uniq_t              uniq;
+    ngx_http_taptalent_count_t  *count, *found;
+
+    uniq = ngx_file_uniq(fi);
+    hash = ngx_murmur_hash2((u_char *) &uniq, sizeof(ngx_file_uniq_t));
+    found = NULL;
+
+    for (i = 0; i < NGX_HTTP_TAPTALENT_PROBES; i++) {
+
+        count = &counted->files[(hash + i) % NGX_HTTP_TAPTALENT_COUNTED];
+
+        if (count->last && count->uniq == uniq
+            && count->mtime == ngx_file_mtime(fi)
+            && count->size == ngx_file_size(fi))
+        {
+            return count;
+        }
+
+        if (found == NULL
+            && (count->last == 0 || count->last + 1 < counted->call))
+        {
+            found = count;
+        }
+    }
+
+    if (found) {
+        ngx_memzero(found, sizeof(ngx_http_taptalent_count_t));
+
+        found->uniq = uniq;
+        found->mtime = ngx_file_mtime(fi);
+        found->size = ngx_file_size(fi);
+    }
+
+    return found;
+}
+
+
+/* from where the call before has ended; what cannot be read has no lines */
+
+static void
+ngx_http_taptalent_measure_read(ngx_http_taptalent_spool_t *spool,
+    ngx_http_taptalent_counted_t *counted, ngx_http_taptalent_count_t *count,
+    u_char *name)
+{
+    u_char           *p;
+    ssize_t           n;
+    ngx_fd_t          fd;
+    ngx_file_info_t   fi;
+    u_char            buf[16384];
+
+    fd = openat(spool->fd[NGX_HTTP_TAPTALENT_NEW], (char *) name,
+                O_RDONLY|O_NONBLOCK|O_NOFOLLOW|O_CLOEXEC);
+
+    if (fd == NGX_INVALID_FILE || ngx_fd_info(fd, &fi) == NGX_FILE_ERROR
+        || ngx_file_uniq(&fi) != count->uniq)
+    {
+        count->read = count->size;
+        goto done;
+    }
+
+    while (count->read < count->size && counted->budget > 0
+           && !ngx_quit && !ngx_terminate && !ngx_exiting)
+    {
+        n = pread(fd, buf, sizeof(buf), count->read);
+
+        if (n <= 0) {
+            count->read = count->size;
+            break;
+        }
+
+        for (p = buf; p < buf + n; p++) {
+            count->lines += (*p == LF);
+        }
+
+        count->read += n;
+        counted->budget -= n;
+    }
+
+done:
+
+    if (fd != NGX_INVALID_FILE) {
+        (void) ngx_close_file(fd);
+    }
 }
 
 

@@ -34,7 +34,7 @@ typedef struct {
     const char                     *label;      /* one more, or "" */
     ngx_http_taptalent_value_pt     print;
     size_t                          offset;     /* of what it prints */
-    unsigned                        measured:1; /* not before it was */
+    ngx_atomic_uint_t               known;      /* of a spool, must be */
 } ngx_http_taptalent_metric_t;
 
 
@@ -64,6 +64,8 @@ static void ngx_http_taptalent_metric_of(ngx_http_taptalent_writer_t *w,
     const char *name, const char *suffix, ngx_http_taptalent_zone_spool_t *s);
 
 static void ngx_http_taptalent_print_number(ngx_http_taptalent_writer_t *w,
+    void *part, size_t offset);
+static void ngx_http_taptalent_print_wide(ngx_http_taptalent_writer_t *w,
     void *part, size_t offset);
 static void ngx_http_taptalent_print_time(ngx_http_taptalent_writer_t *w,
     void *part, size_t offset);
@@ -109,46 +111,55 @@ static ngx_http_taptalent_metric_t  ngx_http_taptalent_spool_metrics[] = {
 
     { "backlog_files", "gauge", "Files that wait in new/.",
       "", ngx_http_taptalent_print_number,
-      ngx_http_taptalent_of_spool(files), 1 },
+      ngx_http_taptalent_of_spool(files),
+      NGX_HTTP_TAPTALENT_KNOWN_NEW },
 
     { "backlog_events", "gauge", "Events that wait in new/.",
       "", ngx_http_taptalent_print_number,
-      ngx_http_taptalent_of_spool(waiting), 1 },
+      ngx_http_taptalent_of_spool(waiting),
+      NGX_HTTP_TAPTALENT_KNOWN_NEW },
 
     { "backlog_bytes", "gauge", "Size of the files that wait in new/.",
-      "", ngx_http_taptalent_print_number,
-      ngx_http_taptalent_of_spool(bytes), 1 },
+      "", ngx_http_taptalent_print_wide,
+      ngx_http_taptalent_of_spool(bytes),
+      NGX_HTTP_TAPTALENT_KNOWN_NEW },
 
     { "backlog_oldest_age_seconds", "gauge",
       "Age of the oldest event that waits, 0 if there is none.",
-      "", ngx_http_taptalent_print_age, 0, 1 },
+      "", ngx_http_taptalent_print_age, 0,
+      NGX_HTTP_TAPTALENT_KNOWN_NEW },
 
     { "backlog_measured_timestamp_seconds", "gauge",
       "When the disk was measured, Unix time.",
       "", ngx_http_taptalent_print_time,
-      ngx_http_taptalent_of_spool(measured), 1 },
+      ngx_http_taptalent_of_spool(measured),
+      NGX_HTTP_TAPTALENT_KNOWN_NEW },
 
     { "spool_dead_letters", "gauge", "Files in dead/.",
       "", ngx_http_taptalent_print_number,
-      ngx_http_taptalent_of_spool(dead_files), 1 },
+      ngx_http_taptalent_of_spool(dead_files),
+      NGX_HTTP_TAPTALENT_KNOWN_DEAD },
 
     { "spool_corrupt_files", "gauge", "Files in corrupt/.",
       "", ngx_http_taptalent_print_number,
-      ngx_http_taptalent_of_spool(corrupt_files), 1 },
+      ngx_http_taptalent_of_spool(corrupt_files),
+      NGX_HTTP_TAPTALENT_KNOWN_CORRUPT },
 
     { "spool_free_bytes", "gauge", "Free space of the spool's filesystem.",
-      "", ngx_http_taptalent_print_number,
-      ngx_http_taptalent_of_spool(free_bytes), 1 },
+      "", ngx_http_taptalent_print_wide,
+      ngx_http_taptalent_of_spool(free_bytes),
+      NGX_HTTP_TAPTALENT_KNOWN_FREE },
 
     { "spool_min_free_bytes", "gauge",
       "Free space below which events are refused.",
-      "", ngx_http_taptalent_print_number,
+      "", ngx_http_taptalent_print_wide,
       ngx_http_taptalent_of_spool(min_free), 0 },
 
     { "spool_low", "gauge",
       "1 while the disk is low and events are refused.",
       "", ngx_http_taptalent_print_number,
-      ngx_http_taptalent_of_spool(low), 1 },
+      ngx_http_taptalent_of_spool(low),
+      NGX_HTTP_TAPTALENT_KNOWN_FREE },
 
     { "spool_failed", "gauge",
       "1 while events are refused after an error, but for one a second.",
@@ -176,15 +187,17 @@ static ngx_http_taptalent_metric_t  ngx_http_taptalent_quarantine_metrics[] = {
 
     { "quarantine_events", "gauge", "Refused events that are in quarantine.",
       "", ngx_http_taptalent_print_number,
-      ngx_http_taptalent_of_spool(waiting), 1 },
+      ngx_http_taptalent_of_spool(waiting),
+      NGX_HTTP_TAPTALENT_KNOWN_NEW },
 
     { "quarantine_bytes", "gauge", "Size of the files in quarantine.",
-      "", ngx_http_taptalent_print_number,
-      ngx_http_taptalent_of_spool(bytes), 1 },
+      "", ngx_http_taptalent_print_wide,
+      ngx_http_taptalent_of_spool(bytes),
+      NGX_HTTP_TAPTALENT_KNOWN_NEW },
 
     { "quarantine_max_bytes", "gauge",
       "Size beyond which the oldest files are removed.",
-      "", ngx_http_taptalent_print_number,
+      "", ngx_http_taptalent_print_wide,
       ngx_http_taptalent_of_spool(max_size), 0 },
 
     { NULL, NULL, NULL, NULL, NULL, 0, 0 }
@@ -349,7 +362,8 @@ ngx_http_taptalent_metrics_requests(ngx_http_taptalent_writer_t *w,
     ngx_http_taptalent_metric_head(w, "received_bytes_total", "counter",
                                    "Bytes of the bodies of accepted events.");
     ngx_http_taptalent_write(w, NGX_HTTP_TAPTALENT_METRIC
-                             "received_bytes_total %uA\n", sh->bytes);
+                             "received_bytes_total %uL\n",
+                             ngx_http_taptalent_wide_get(&sh->bytes));
 }
 
 
@@ -373,7 +387,7 @@ ngx_http_taptalent_metrics_spools(ngx_http_taptalent_writer_t *w,
         for (i = 0; i < zone->spools.nelts; i++) {
 
             if (sp[i]->kind != kind
-                || (metric->measured && sp[i]->measured == 0))
+                || (metric->known & ~sp[i]->known))
             {
                 continue;
             }
@@ -507,14 +521,29 @@ ngx_http_taptalent_print_number(ngx_http_taptalent_writer_t *w, void *part,
 
 
 static void
+ngx_http_taptalent_print_wide(ngx_http_taptalent_writer_t *w, void *part,
+    size_t offset)
+{
+    ngx_http_taptalent_wide_t  *wide;
+
+    wide = (ngx_http_taptalent_wide_t *) ((char *) part + offset);
+
+    ngx_http_taptalent_write(w, "%uL\n", ngx_http_taptalent_wide_get(wide));
+}
+
+
+static void
 ngx_http_taptalent_print_time(ngx_http_taptalent_writer_t *w, void *part,
     size_t offset)
 {
-    ngx_atomic_uint_t  msec;
+    uint64_t                    msec;
+    ngx_http_taptalent_wide_t  *wide;
 
-    msec = *(ngx_atomic_t *) ((char *) part + offset);
+    wide = (ngx_http_taptalent_wide_t *) ((char *) part + offset);
 
-    ngx_http_taptalent_write(w, "%uA.%03uA\n", msec / 1000, msec % 1000);
+    msec = ngx_http_taptalent_wide_get(wide);
+
+    ngx_http_taptalent_write(w, "%uL.%03uL\n", msec / 1000, msec % 1000);
 }
 
 

@@ -169,7 +169,7 @@ ngx_http_taptalent_queue_put(ngx_http_taptalent_forward_t *forward,
         return NGX_ERROR;
     }
 
-    ngx_http_taptalent_ready(item);
+    ngx_http_taptalent_item_ready(item);
     ngx_http_taptalent_queue_post(q);
 
     return NGX_OK;
@@ -290,7 +290,7 @@ ngx_http_taptalent_queue_take(ngx_http_taptalent_queue_t *q)
     q->owner = 1;
     q->rescan = 1;
 
-    ngx_http_taptalent_zone_forwards(q->forward->zone, q->forward->stats);
+    ngx_http_taptalent_zone_forwards(q->forward->stats);
 
     ngx_log_error(NGX_LOG_NOTICE, q->log, 0,
                   "this worker forwards \"%V\"", &q->spool->path);
@@ -471,7 +471,7 @@ ngx_http_taptalent_queue_hold(ngx_event_t *ev)
                 continue;
             }
 
-            ngx_http_taptalent_landed(item);
+            ngx_http_taptalent_item_landed(item);
             q->inflight--;
 
             ngx_http_taptalent_delivery_free(&item->delivery);

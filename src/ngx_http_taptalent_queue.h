@@ -273,10 +273,10 @@ void ngx_http_taptalent_free_item(ngx_http_taptalent_item_t *item);
 void ngx_http_taptalent_send(ngx_http_taptalent_item_t *item);
 
 /* it is to be sent; those that have not been tried do not wait for others */
-void ngx_http_taptalent_ready(ngx_http_taptalent_item_t *item);
+void ngx_http_taptalent_item_ready(ngx_http_taptalent_item_t *item);
 
 /* it is not in flight any more */
-void ngx_http_taptalent_landed(ngx_http_taptalent_item_t *item);
+void ngx_http_taptalent_item_landed(ngx_http_taptalent_item_t *item);
 
 /* the last attempt has come to this */
 void ngx_http_taptalent_attempt(ngx_http_taptalent_item_t *item,

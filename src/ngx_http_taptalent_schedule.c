@@ -202,7 +202,7 @@ ngx_http_taptalent_send(ngx_http_taptalent_item_t *item)
 
 
 void
-ngx_http_taptalent_landed(ngx_http_taptalent_item_t *item)
+ngx_http_taptalent_item_landed(ngx_http_taptalent_item_t *item)
 {
     ngx_queue_remove(&item->queue);
 
@@ -215,7 +215,7 @@ ngx_http_taptalent_landed(ngx_http_taptalent_item_t *item)
 
 
 void
-ngx_http_taptalent_ready(ngx_http_taptalent_item_t *item)
+ngx_http_taptalent_item_ready(ngx_http_taptalent_item_t *item)
 {
     ngx_http_taptalent_queue_t  *q;
 
@@ -318,7 +318,7 @@ ngx_http_taptalent_sent(ngx_http_taptalent_delivery_t *d)
     item = d->data;
     q = item->owner;
 
-    ngx_http_taptalent_landed(item);
+    ngx_http_taptalent_item_landed(item);
 
     if (d->timed_out) {
         ngx_http_taptalent_timed_out(item);
@@ -496,7 +496,7 @@ ngx_http_taptalent_dest_up(ngx_http_taptalent_dest_t *dest)
             ngx_http_taptalent_wait(item, left);
 
         } else {
-            ngx_http_taptalent_ready(item);
+            ngx_http_taptalent_item_ready(item);
         }
     }
 }
@@ -737,7 +737,7 @@ ngx_http_taptalent_item_timer(ngx_event_t *ev)
 
     q->waiting--;
 
-    ngx_http_taptalent_ready(item);
+    ngx_http_taptalent_item_ready(item);
     ngx_http_taptalent_queue_post(q);
 }
 

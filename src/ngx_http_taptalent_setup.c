@@ -445,8 +445,8 @@ ngx_http_taptalent_init_zone(ngx_shm_zone_t *shm_zone, void *data)
         full |= (c->stats == NULL);
 
         if (c->stats) {
-            c->stats->min_free = c->min_free;
-            c->stats->max_size = c->max_size;
+            ngx_http_taptalent_wide_set(&c->stats->min_free, c->min_free);
+            ngx_http_taptalent_wide_set(&c->stats->max_size, c->max_size);
         }
 
         if (scp[i]->forward) {

@@ -257,11 +257,21 @@ ngx_uint_t ngx_http_taptalent_spool_count_done(
 
 
 typedef struct ngx_http_taptalent_oldest_s  ngx_http_taptalent_oldest_t;
+typedef struct ngx_http_taptalent_counted_s  ngx_http_taptalent_counted_t;
+
+
+typedef enum {
+    NGX_HTTP_TAPTALENT_MEASURE_NEW = 0,
+    NGX_HTTP_TAPTALENT_MEASURE_DEAD,
+    NGX_HTTP_TAPTALENT_MEASURE_CORRUPT,
+    NGX_HTTP_TAPTALENT_MEASURE_FREE,
+    NGX_HTTP_TAPTALENT_MEASURES
+} ngx_http_taptalent_measure_e;
+
 
 typedef struct {
     uint64_t          files;       /* in new/ */
     uint64_t          events;      /* in them, and not done */
-    uint64_t          done;        /* that the sidecars say */
     uint64_t          bytes;       /* of these files */
     time_t            oldest;      /* when the oldest came, 0 without any */
     uint64_t          dead;        /* files in dead/ */
@@ -269,18 +279,28 @@ typedef struct {
     off_t             free_bytes;
     uint64_t          free_inodes;
 
+    /* what could not be measured has an error */
+
+    ngx_http_taptalent_spool_error_t  errors[NGX_HTTP_TAPTALENT_MEASURES];
+
     ngx_http_taptalent_oldest_t  *keep;  /* of a trim, or NULL */
+    ngx_http_taptalent_counted_t  *counted;  /* files that were read, or NULL */
 } ngx_http_taptalent_measure_t;
 
 
 /*
  * Measures what is in the spool; for whoever looks, with no lock, so it is a
  * little behind.  A file tells by its name how many events it has and when they
- * came; one that is put there by hand under another name counts as one event.
- * NGX_ABORT if this process is told to end meanwhile, which is looked at often.
+ * came; the lines of one that is put there by hand under another name are
+ * counted, of large ones over several calls.  A file that is there counts as
+ * one event at least.
+ *
+ * "counted" is the caller's, NULL at first: what it is set to is for the next
+ * call, in the end for ngx_free().  NGX_ABORT if this process is told to end
+ * meanwhile, which is looked at often.
  */
 ngx_int_t ngx_http_taptalent_spool_measure(ngx_http_taptalent_spool_t *spool,
-    ngx_http_taptalent_measure_t *m, ngx_http_taptalent_spool_error_t *error);
+    ngx_http_taptalent_measure_t *m, ngx_http_taptalent_counted_t **counted);
 
 /*
  * If the files in new/ have more than "max" bytes, removes the oldest until a

@@ -300,7 +300,11 @@ ngx_http_taptalent_status_handler(ngx_http_request_t *r)
 }
 
 
-/* a browser asks for HTML, the page for JSON, Prometheus for neither */
+/*
+ * A browser asks for HTML, the page for JSON, Prometheus for text.  Of what is
+ * wanted as much, that which is named more exactly comes first, then what is
+ * first here.  Who names none of them gets text.
+ */
 
 static ngx_uint_t
 ngx_http_taptalent_status_format(ngx_http_request_t *r, ngx_uint_t status)
@@ -721,11 +725,11 @@ ngx_http_taptalent_write_sum(ngx_http_taptalent_writer_t *w,
     ngx_http_taptalent_distribution_t *d, ngx_http_taptalent_scale_t *scale)
 {
     if (scale->unit == 1) {
-        ngx_http_taptalent_write(w, "%uA", d->sum);
+        ngx_http_taptalent_write(w, "%uL", d->sum);
         return;
     }
 
-    ngx_http_taptalent_write(w, "%uA.%06uA", d->sum / scale->unit,
+    ngx_http_taptalent_write(w, "%uL.%06uL", d->sum / scale->unit,
                              d->sum % scale->unit);
 }
 
@@ -736,7 +740,7 @@ ngx_http_taptalent_read_histogram(ngx_http_taptalent_histogram_t *h,
 {
     ngx_uint_t  i;
 
-    d->sum = h->sum;
+    d->sum = ngx_http_taptalent_wide_get(&h->sum);
     d->count = 0;
 
     for (i = 0; i < scale->n; i++) {

@@ -30,7 +30,7 @@ typedef struct {
 /* a value that changes as it is read is read once */
 
 typedef struct {
-    ngx_atomic_uint_t  sum;
+    uint64_t           sum;
     ngx_atomic_uint_t  buckets[NGX_HTTP_TAPTALENT_BUCKETS];  /* cumulative */
     ngx_atomic_uint_t  count;
 } ngx_http_taptalent_distribution_t;

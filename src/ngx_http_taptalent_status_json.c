@@ -22,6 +22,8 @@ static void ngx_http_taptalent_json_spool(ngx_http_taptalent_writer_t *w,
     ngx_http_taptalent_zone_spool_t *s);
 static void ngx_http_taptalent_json_backlog(ngx_http_taptalent_writer_t *w,
     ngx_http_taptalent_zone_spool_t *s);
+static void ngx_http_taptalent_json_known(ngx_http_taptalent_writer_t *w,
+    ngx_uint_t known, uint64_t n);
 static void ngx_http_taptalent_json_histogram(ngx_http_taptalent_writer_t *w,
     const char *name, ngx_http_taptalent_histogram_t *h,
     ngx_http_taptalent_scale_t *scale);
@@ -103,14 +105,14 @@ void
 ngx_http_taptalent_status_json(ngx_http_taptalent_writer_t *w,
     ngx_http_taptalent_main_conf_t *tmcf)
 {
-    ngx_atomic_uint_t                  now;
+    uint64_t                           now;
     ngx_http_taptalent_zone_shared_t  *sh;
 
     sh = tmcf->zone->sh;
     now = ngx_http_taptalent_now();
 
     ngx_http_taptalent_write(w, "{\"version\":\"%s\",\"nginx\":\"%s\","
-                             "\"time\":%uA.%03uA,\"since\":%T,",
+                             "\"time\":%uL.%03uL,\"since\":%T,",
                              NGX_HTTP_TAPTALENT_VERSION, NGINX_VERSION,
                              now / 1000, now % 1000, sh->since);
 
@@ -164,8 +166,8 @@ ngx_http_taptalent_json_counters(ngx_http_taptalent_writer_t *w,
                                  sh->types[i].count);
     }
 
-    ngx_http_taptalent_write(w, "\"other\":%uA},\"bytes\":%uA,", sh->other,
-                             sh->bytes);
+    ngx_http_taptalent_write(w, "\"other\":%uA},\"bytes\":%uL,", sh->other,
+                             ngx_http_taptalent_wide_get(&sh->bytes));
 }
 
 
@@ -207,7 +209,9 @@ ngx_http_taptalent_json_spool(ngx_http_taptalent_writer_t *w,
     state = ngx_http_taptalent_states[ngx_min(told,
                                               NGX_HTTP_TAPTALENT_BROKEN)];
 
-    if (told == NGX_HTTP_TAPTALENT_WORKS && s->measured && s->low) {
+    if (told == NGX_HTTP_TAPTALENT_WORKS
+        && (s->known & NGX_HTTP_TAPTALENT_KNOWN_FREE) && s->low)
+    {
         state = "low";
     }
 
@@ -240,20 +244,49 @@ static void
 ngx_http_taptalent_json_backlog(ngx_http_taptalent_writer_t *w,
     ngx_http_taptalent_zone_spool_t *s)
 {
-    if (s->measured == 0) {
+    uint64_t           measured;
+    ngx_atomic_uint_t  known;
+
+    known = s->known;
+
+    if (!(known & NGX_HTTP_TAPTALENT_KNOWN_NEW)) {
         ngx_http_taptalent_write(w, "\"backlog\":null");
         return;
     }
 
-    ngx_http_taptalent_write(w, "\"backlog\":{\"time\":%uA.%03uA,"
-                             "\"files\":%uA,\"events\":%uA,\"bytes\":%uA,"
-                             "\"oldest\":%uA,\"dead\":%uA,"
-                             "\"corrupt_files\":%uA,\"free\":%uA,"
-                             "\"min_free\":%uA}",
-                             s->measured / 1000, s->measured % 1000,
-                             s->files, s->waiting, s->bytes,
-                             ngx_http_taptalent_zone_age(s), s->dead_files,
-                             s->corrupt_files, s->free_bytes, s->min_free);
+    measured = ngx_http_taptalent_wide_get(&s->measured);
+
+    ngx_http_taptalent_write(w, "\"backlog\":{\"time\":%uL.%03uL,"
+                             "\"files\":%uA,\"events\":%uA,\"bytes\":%uL,"
+                             "\"oldest\":%uA,\"dead\":",
+                             measured / 1000, measured % 1000,
+                             s->files, s->waiting,
+                             ngx_http_taptalent_wide_get(&s->bytes),
+                             ngx_http_taptalent_zone_age(s));
+
+    ngx_http_taptalent_json_known(w, known & NGX_HTTP_TAPTALENT_KNOWN_DEAD,
+                                  s->dead_files);
+    ngx_http_taptalent_write(w, ",\"corrupt_files\":");
+    ngx_http_taptalent_json_known(w, known & NGX_HTTP_TAPTALENT_KNOWN_CORRUPT,
+                                  s->corrupt_files);
+    ngx_http_taptalent_write(w, ",\"free\":");
+    ngx_http_taptalent_json_known(w, known & NGX_HTTP_TAPTALENT_KNOWN_FREE,
+                             ngx_http_taptalent_wide_get(&s->free_bytes));
+    ngx_http_taptalent_write(w, ",\"min_free\":%uL}",
+                             ngx_http_taptalent_wide_get(&s->min_free));
+}
+
+
+static void
+ngx_http_taptalent_json_known(ngx_http_taptalent_writer_t *w,
+    ngx_uint_t known, uint64_t n)
+{
+    if (known) {
+        ngx_http_taptalent_write(w, "%uL", n);
+
+    } else {
+        ngx_http_taptalent_write(w, "null");
+    }
 }
 
 
@@ -332,8 +365,9 @@ ngx_http_taptalent_json_quarantines(ngx_http_taptalent_writer_t *w,
         ngx_http_taptalent_write(w, "%s{\"path\":", n++ ? "," : "");
         ngx_http_taptalent_write_string(w, &sp[i]->name);
         ngx_http_taptalent_write(w, ",\"kept\":%uA,\"commit_errors\":%uA,"
-                                 "\"max_size\":%uA,", sp[i]->committed,
-                                 sp[i]->commit_errors, sp[i]->max_size);
+                                 "\"max_size\":%uL,", sp[i]->committed,
+                                 sp[i]->commit_errors,
+                             ngx_http_taptalent_wide_get(&sp[i]->max_size));
         ngx_http_taptalent_json_backlog(w, sp[i]);
         ngx_http_taptalent_write(w, "}");
     }
@@ -376,7 +410,7 @@ static void
 ngx_http_taptalent_json_dest(ngx_http_taptalent_writer_t *w,
     ngx_http_taptalent_zone_spool_t *s, ngx_http_taptalent_zone_dest_t *dest)
 {
-    ngx_atomic_uint_t  error, until;
+    uint64_t  error, until;
 
     ngx_http_taptalent_write(w, "{\"spool\":");
 
@@ -390,16 +424,16 @@ ngx_http_taptalent_json_dest(ngx_http_taptalent_writer_t *w,
     ngx_http_taptalent_write(w, ",\"destination\":");
     ngx_http_taptalent_write_string(w, &dest->name);
 
-    until = dest->paused_until;
+    until = ngx_http_taptalent_wide_get(&dest->paused_until);
 
-    ngx_http_taptalent_write(w, ",\"up\":%s,\"paused_until\":%uA.%03uA,",
+    ngx_http_taptalent_write(w, ",\"up\":%s,\"paused_until\":%uL.%03uL,",
                              dest->down ? "false" : "true",
                              until / 1000, until % 1000);
 
-    error = dest->error_time;
+    error = ngx_http_taptalent_wide_get(&dest->error_time);
 
     if (error) {
-        ngx_http_taptalent_write(w, "\"last_error\":{\"time\":%uA.%03uA,"
+        ngx_http_taptalent_write(w, "\"last_error\":{\"time\":%uL.%03uL,"
                                  "\"status\":%uA},", error / 1000,
                                  error % 1000, dest->error_status);
 
@@ -500,7 +534,7 @@ ngx_http_taptalent_json_entry(ngx_http_taptalent_writer_t *w,
         entry->verdict = NGX_HTTP_TAPTALENT_NONE;
     }
 
-    ngx_http_taptalent_write(w, "{\"time\":%uA.%03uA,\"verdict\":\"%V\","
+    ngx_http_taptalent_write(w, "{\"time\":%uL.%03uL,\"verdict\":\"%V\","
                              "\"status\":%ui", entry->time / 1000,
                              entry->time % 1000,
                              ngx_http_taptalent_verdict(entry->verdict),

@@ -24,7 +24,7 @@
 /* another layout must not be read as this one, after a reload with new code */
 
 #define NGX_HTTP_TAPTALENT_LAYOUT                                             \
-    (0x74770000 + 1 + sizeof(ngx_http_taptalent_zone_shared_t)                \
+    (0x74770000 + 2 + sizeof(ngx_http_taptalent_zone_shared_t)                \
      + 31 * sizeof(ngx_http_taptalent_zone_spool_t)                           \
      + 961 * sizeof(ngx_http_taptalent_zone_dest_t))
 
@@ -83,7 +83,14 @@ static size_t ngx_http_taptalent_zone_copy(u_char *dst, u_char *src,
     size_t len, size_t max);
 static void ngx_http_taptalent_zone_observe(
     ngx_http_taptalent_histogram_t *h, ngx_http_taptalent_scale_t *scale,
-    ngx_atomic_uint_t value);
+    uint64_t value);
+
+
+#if !(NGX_HTTP_TAPTALENT_WIDE_ATOMIC)
+
+static ngx_shmtx_t  *ngx_http_taptalent_zone_mutex;
+
+#endif
 
 
 ngx_int_t
@@ -93,6 +100,10 @@ ngx_http_taptalent_zone_init(ngx_http_taptalent_zone_t *zone,
     ngx_http_taptalent_zone_shared_t  *sh;
 
     zone->shpool = (ngx_slab_pool_t *) shm_zone->shm.addr;
+
+#if !(NGX_HTTP_TAPTALENT_WIDE_ATOMIC)
+    ngx_http_taptalent_zone_mutex = &zone->shpool->mutex;
+#endif
 
     sh = NULL;
 
@@ -184,6 +195,7 @@ ngx_http_taptalent_zone_spool(ngx_http_taptalent_zone_t *zone,
     }
 
     s->kind = kind;
+    s->due = ngx_current_msec;
     s->name.len = name->len;
     s->name.data = (u_char *) s + sizeof(ngx_http_taptalent_zone_spool_t);
     ngx_memcpy(s->name.data, name->data, name->len);
@@ -247,7 +259,7 @@ ngx_http_taptalent_zone_verdict(ngx_http_taptalent_zone_t *zone,
     }
 
     (void) ngx_atomic_fetch_add(&step->accepted, 1);
-    (void) ngx_atomic_fetch_add(&sh->bytes, ev->body.len);
+    ngx_http_taptalent_wide_add(&sh->bytes, ev->body.len);
 
     ngx_http_taptalent_zone_type(zone, &ev->name);
 }
@@ -438,7 +450,7 @@ ngx_http_taptalent_zone_recent(ngx_http_taptalent_recent_t *entry,
 
 static void
 ngx_http_taptalent_zone_observe(ngx_http_taptalent_histogram_t *h,
-    ngx_http_taptalent_scale_t *scale, ngx_atomic_uint_t value)
+    ngx_http_taptalent_scale_t *scale, uint64_t value)
 {
     ngx_uint_t  i;
 
@@ -449,13 +461,13 @@ ngx_http_taptalent_zone_observe(ngx_http_taptalent_histogram_t *h,
     }
 
     (void) ngx_atomic_fetch_add(&h->buckets[i], 1);
-    (void) ngx_atomic_fetch_add(&h->sum, value);
+    ngx_http_taptalent_wide_add(&h->sum, value);
 }
 
 
 void
 ngx_http_taptalent_zone_commit(ngx_http_taptalent_zone_spool_t *s,
-    ngx_int_t rc, ngx_uint_t events, ngx_uint_t usec)
+    ngx_int_t rc, ngx_uint_t events, uint64_t usec)
 {
     if (s == NULL) {
         return;
@@ -618,7 +630,8 @@ ngx_http_taptalent_zone_attempt(ngx_http_taptalent_zone_dest_t *dest,
 
     if (outcome != NGX_HTTP_TAPTALENT_DELIVERED) {
         dest->error_status = status;
-        dest->error_time = ngx_http_taptalent_now();
+        ngx_http_taptalent_wide_set(&dest->error_time,
+                                    ngx_http_taptalent_now());
 
     } else if (dest->down) {
 
@@ -652,7 +665,7 @@ ngx_http_taptalent_zone_delivered(ngx_http_taptalent_zone_t *zone,
 
     ngx_http_taptalent_zone_observe(&s->latency,
                                     &ngx_http_taptalent_latency_scale,
-                                    (ngx_atomic_uint_t) ngx_max(usec, 0));
+                                    (uint64_t) ngx_max(usec, 0));
 }
 
 
@@ -661,7 +674,8 @@ ngx_http_taptalent_zone_down(ngx_http_taptalent_zone_dest_t *dest,
     ngx_msec_t delay)
 {
     if (dest) {
-        dest->paused_until = ngx_http_taptalent_now() + delay;
+        ngx_http_taptalent_wide_set(&dest->paused_until,
+                                    ngx_http_taptalent_now() + delay);
         dest->down = 1;
     }
 }
@@ -672,22 +686,19 @@ ngx_http_taptalent_zone_up(ngx_http_taptalent_zone_dest_t *dest)
 {
     if (dest) {
         dest->down = 0;
-        dest->paused_until = 0;
+        ngx_http_taptalent_wide_set(&dest->paused_until, 0);
     }
 }
 
 
 void
-ngx_http_taptalent_zone_forwards(ngx_http_taptalent_zone_t *zone,
-    ngx_http_taptalent_zone_spool_t *s)
+ngx_http_taptalent_zone_forwards(ngx_http_taptalent_zone_spool_t *s)
 {
     ngx_queue_t  *q;
 
     if (s == NULL) {
         return;
     }
-
-    ngx_shmtx_lock(&zone->shpool->mutex);
 
     for (q = ngx_queue_head(&s->dests);
          q != ngx_queue_sentinel(&s->dests);
@@ -696,8 +707,6 @@ ngx_http_taptalent_zone_forwards(ngx_http_taptalent_zone_t *zone,
         ngx_http_taptalent_zone_up(
                     ngx_queue_data(q, ngx_http_taptalent_zone_dest_t, queue));
     }
-
-    ngx_shmtx_unlock(&zone->shpool->mutex);
 }
 
 
@@ -716,7 +725,7 @@ ngx_http_taptalent_zone_waiting(ngx_http_taptalent_zone_t *zone)
             waiting += ngx_http_taptalent_zone_told(sp[i], &workers);
 
         } else if (sp[i]->kind == NGX_HTTP_TAPTALENT_SPOOL
-                   && sp[i]->measured)
+                   && (sp[i]->known & NGX_HTTP_TAPTALENT_KNOWN_NEW))
         {
             waiting += sp[i]->waiting;
         }
@@ -738,12 +747,47 @@ ngx_http_taptalent_zone_age(ngx_http_taptalent_zone_spool_t *s)
 }
 
 
-ngx_atomic_uint_t
+uint64_t
 ngx_http_taptalent_now(void)
 {
     ngx_time_t  *tp;
 
     tp = ngx_timeofday();
 
-    return (ngx_atomic_uint_t) tp->sec * 1000 + tp->msec;
+    return (uint64_t) tp->sec * 1000 + tp->msec;
 }
+
+
+#if !(NGX_HTTP_TAPTALENT_WIDE_ATOMIC)
+
+uint64_t
+ngx_http_taptalent_wide_get(ngx_http_taptalent_wide_t *w)
+{
+    uint64_t  n;
+
+    ngx_shmtx_lock(ngx_http_taptalent_zone_mutex);
+    n = *w;
+    ngx_shmtx_unlock(ngx_http_taptalent_zone_mutex);
+
+    return n;
+}
+
+
+void
+ngx_http_taptalent_wide_set(ngx_http_taptalent_wide_t *w, uint64_t n)
+{
+    ngx_shmtx_lock(ngx_http_taptalent_zone_mutex);
+    *w = n;
+    ngx_shmtx_unlock(ngx_http_taptalent_zone_mutex);
+}
+
+
+void
+ngx_http_taptalent_wide_add(ngx_http_taptalent_wide_t *w, uint64_t n)
+{
+    ngx_shmtx_lock(ngx_http_taptalent_zone_mutex);
+    *w += n;
+    ngx_shmtx_unlock(ngx_http_taptalent_zone_mutex);
+}
+
+#endif

@@ -41,6 +41,39 @@
 #define NGX_HTTP_TAPTALENT_BUCKETS       18
 
 
+/*
+ * A value that outgrows 32 bits: bytes, microseconds, milliseconds.  A word of
+ * 64 bits holds it, elsewhere the processor changes eight bytes at once; where
+ * it cannot, the mutex of the zone is taken, which the caller must not hold.
+ */
+
+#if (NGX_PTR_SIZE == 8 || defined __GCC_HAVE_SYNC_COMPARE_AND_SWAP_8)
+#ifndef NGX_HTTP_TAPTALENT_WIDE_ATOMIC
+#define NGX_HTTP_TAPTALENT_WIDE_ATOMIC   1
+#endif
+#endif
+
+typedef volatile uint64_t  ngx_http_taptalent_wide_t
+                           __attribute__((aligned(8)));
+
+#if (NGX_HTTP_TAPTALENT_WIDE_ATOMIC)
+
+#define ngx_http_taptalent_wide_get(w)                                        \
+    __atomic_load_n(w, __ATOMIC_RELAXED)
+#define ngx_http_taptalent_wide_set(w, n)                                     \
+    __atomic_store_n(w, n, __ATOMIC_RELAXED)
+#define ngx_http_taptalent_wide_add(w, n)                                     \
+    (void) __atomic_fetch_add(w, n, __ATOMIC_RELAXED)
+
+#else
+
+uint64_t ngx_http_taptalent_wide_get(ngx_http_taptalent_wide_t *w);
+void ngx_http_taptalent_wide_set(ngx_http_taptalent_wide_t *w, uint64_t n);
+void ngx_http_taptalent_wide_add(ngx_http_taptalent_wide_t *w, uint64_t n);
+
+#endif
+
+
 /* a worker's word on its spool, see ngx_http_taptalent_zone_tell() */
 
 #define NGX_HTTP_TAPTALENT_WORKS         0
@@ -79,7 +112,7 @@ typedef struct {
 /* the last bucket is for what is above all bounds */
 
 typedef struct {
-    ngx_atomic_t                  sum;
+    ngx_http_taptalent_wide_t     sum;
     ngx_atomic_t                  buckets[NGX_HTTP_TAPTALENT_BUCKETS + 1];
 } ngx_http_taptalent_histogram_t;
 
@@ -103,11 +136,19 @@ typedef struct {
     ngx_atomic_t                  retries;
     ngx_atomic_t                  timeouts;
     ngx_atomic_t                  down;
-    ngx_atomic_t                  paused_until;   /* ms since 1970, or 0 */
-    ngx_atomic_t                  error_time;     /* ms since 1970, or 0 */
+    ngx_http_taptalent_wide_t     paused_until;   /* ms since 1970, or 0 */
+    ngx_http_taptalent_wide_t     error_time;     /* ms since 1970, or 0 */
     ngx_atomic_t                  error_status;   /* 0: no answer */
     ngx_str_t                     name;
 } ngx_http_taptalent_zone_dest_t;
+
+
+/* what is known of a spool: it was measured, and could be */
+
+#define NGX_HTTP_TAPTALENT_KNOWN_NEW      1
+#define NGX_HTTP_TAPTALENT_KNOWN_DEAD     2
+#define NGX_HTTP_TAPTALENT_KNOWN_CORRUPT  4
+#define NGX_HTTP_TAPTALENT_KNOWN_FREE     8
 
 
 /* what a part is of */
@@ -138,20 +179,21 @@ typedef struct {
 
     /* what a worker has measured, which the next one may do when it is due */
 
-    ngx_atomic_t                  due;            /* ms since 1970 */
+    ngx_atomic_t                  due;            /* an ngx_msec_t */
     ngx_atomic_t                  measurer;       /* pid, or 0 */
-    ngx_atomic_t                  measured;       /* ms since 1970, or 0 */
+    ngx_atomic_t                  known;          /* a bit for each part */
+    ngx_http_taptalent_wide_t     measured;       /* ms since 1970 */
     ngx_atomic_t                  files;
     ngx_atomic_t                  waiting;        /* events */
-    ngx_atomic_t                  bytes;
+    ngx_http_taptalent_wide_t     bytes;
     ngx_atomic_t                  oldest;         /* s since 1970, or 0 */
     ngx_atomic_t                  dead_files;
     ngx_atomic_t                  corrupt_files;
-    ngx_atomic_t                  free_bytes;
+    ngx_http_taptalent_wide_t     free_bytes;
     ngx_atomic_t                  low;
 
-    ngx_atomic_t                  min_free;       /* as it is configured */
-    ngx_atomic_t                  max_size;       /* of a quarantine */
+    ngx_http_taptalent_wide_t     min_free;       /* as it is configured */
+    ngx_http_taptalent_wide_t     max_size;       /* of a quarantine */
     ngx_atomic_t                  limit;          /* of queues in memory */
     ngx_uint_t                    kind;
     ngx_str_t                     name;
@@ -162,7 +204,7 @@ typedef struct {
     ngx_atomic_t                  sequence;       /* odd while it is written */
     ngx_uint_t                    verdict;
     ngx_uint_t                    status;
-    ngx_atomic_uint_t             time;           /* ms since 1970 */
+    uint64_t                      time;           /* ms since 1970 */
     size_t                        event_len;
     size_t                        company_id_len;
     size_t                        id_len;
@@ -197,7 +239,7 @@ typedef struct {
 
     ngx_atomic_t                  verdicts[NGX_HTTP_TAPTALENT_VERDICTS];
     ngx_atomic_t                  unenforced[NGX_HTTP_TAPTALENT_VERDICTS];
-    ngx_atomic_t                  bytes;
+    ngx_http_taptalent_wide_t     bytes;
 
     ngx_atomic_t                  ntypes;
     ngx_atomic_t                  other;
@@ -260,7 +302,7 @@ void ngx_http_taptalent_zone_verdict(ngx_http_taptalent_zone_t *zone,
 
 /* a commit has ended, after so many microseconds; not the errors' counter */
 void ngx_http_taptalent_zone_commit(ngx_http_taptalent_zone_spool_t *s,
-    ngx_int_t rc, ngx_uint_t events, ngx_uint_t usec);
+    ngx_int_t rc, ngx_uint_t events, uint64_t usec);
 
 /*
  * What the worker itself has to say: how many events wait in its memory, or
@@ -300,8 +342,7 @@ void ngx_http_taptalent_zone_down(ngx_http_taptalent_zone_dest_t *dest,
 void ngx_http_taptalent_zone_up(ngx_http_taptalent_zone_dest_t *dest);
 
 /* a worker begins to forward: what another one thought of it is over */
-void ngx_http_taptalent_zone_forwards(ngx_http_taptalent_zone_t *zone,
-    ngx_http_taptalent_zone_spool_t *s);
+void ngx_http_taptalent_zone_forwards(ngx_http_taptalent_zone_spool_t *s);
 
 /* how many wait in all, for the history */
 void ngx_http_taptalent_zone_waiting(ngx_http_taptalent_zone_t *zone);
@@ -315,7 +356,7 @@ ngx_int_t ngx_http_taptalent_zone_recent(ngx_http_taptalent_recent_t *entry,
     ngx_http_taptalent_recent_t *copy);
 
 /* milliseconds since 1970, as of this turn of the event loop */
-ngx_atomic_uint_t ngx_http_taptalent_now(void);
+uint64_t ngx_http_taptalent_now(void);
 
 
 #define ngx_http_taptalent_zone_count(s, member, n)                           \

@@ -109,6 +109,8 @@ verdicts();
 types();
 recent();
 backlog();
+waiting();
+unreadable();
 states();
 deliveries();
 memory();
@@ -517,12 +519,165 @@ sub backlog {
 }
 
 
+# Never 0 while an event waits, whatever lies there.
+
+sub waiting {
+    my $line = "{}\n";
+    my $done = sub {
+        return join '', map { ref ? "\n=$$_\n" : sprintf "\n%010d\n", $_ } @_;
+    };
+
+    # of a file that was moved away half done; of one that is there, twice
+
+    my $put = sub { return Test::Load::make_file($spool, [map { "w-$_" } @_]) };
+    my $gone = $put->(1 .. 5);
+    my ($crc) = $gone =~ /-([0-9a-f]{8})\.ndjson$/;
+
+    unlink "$spool/new/$gone";
+    $t->write_file("$spool/new/$gone.done", $done->(\$crc, 1 .. 4));
+    $put->(7);
+    $put->(8);
+    events_are(2, 'what was done of a file that is gone');
+
+    my $twice = $put->(1 .. 5);
+    ($crc) = $twice =~ /-([0-9a-f]{8})\.ndjson$/;
+    my $records = $done->(\$crc, 1, 2, 2, 1, 2, 1, 99, 0);
+
+    $t->write_file("$spool/new/$twice.done", "000$records\n00000");
+    events_are(2 + 3, 'what was done twice was done once');
+    $t->write_file("$spool/new/$twice.done", $done->(\$crc, 1 .. 5));
+    events_are(2 + 1, 'all of it is done: it is there yet');
+    $t->write_file("$spool/new/$twice.done",
+                   $done->(\sprintf('%08x', hex($crc) ^ 1), 1 .. 4));
+    events_are(2 + 5, 'what was done of another file of this name');
+
+    # records across the pieces that are read
+
+    my $many = $put->(1 .. 6000);
+    ($crc) = $many =~ /-([0-9a-f]{8})\.ndjson$/;
+    $t->write_file("$spool/new/$many.done", 'x' x 20000 . $done->(
+                   \$crc, grep { $_ % 3 } 1 .. 6000));
+    events_are(2 + 5 + 2000, 'a large sidecar');
+    unlink glob "$spool/new/*";
+
+    # under names that say nothing, or seem to
+
+    for my $name ('by-hand', 'events-2-20261123', 'x-1-0123abcd', '-1-00000000',
+                  '20261123T081113.123Z-1-2-x-0123abcd', 'events-99-20261123')
+    {
+        $t->write_file("$spool/new/$name.ndjson", $line x 7);
+        events_are(7, "$name.ndjson: its lines");
+        $t->write_file("$spool/new/$name.ndjson.done", $done->(2, 4, 4));
+        events_are(5, "$name.ndjson: but what is done");
+        unlink glob "$spool/new/*";
+    }
+
+    $t->write_file("$spool/new/$_.ndjson", $line x 3) for 1 .. 400;
+    events_are(1200, 'many of them');
+    unlink glob "$spool/new/*";
+    $t->write_file("$spool/new/empty.ndjson", '');
+    events_are(1, 'one without a line');
+    $t->write_file("$spool/new/empty.ndjson", $line x 4);
+    events_are(4, 'it has another content');
+    unlink glob "$spool/new/*";
+
+    # more than is read at once, and what is never read
+
+    $t->write_file("$spool/new/large.ndjson", $line x 6_000_000);
+    events_are(6_000_000, 'a large one: all in the end');
+    unlink glob "$spool/new/*";
+    $t->write_file("$spool/new/sparse.ndjson", $line x 2);
+    truncate "$spool/new/sparse.ndjson", 5 * 1024 ** 3 or die "truncate: $!";
+    events_are(1, 'one that is too large');
+    is(spool('spool')->{backlog}{bytes}, 5 * 1024 ** 3, 'its bytes');
+    is(metrics()->{"taptalent_webhook_backlog_bytes{spool=\"$spool\"}"},
+       5 * 1024 ** 3, 'the same in the metrics');
+    unlink glob "$spool/new/*";
+    events_are(0, 'nothing');
+}
+
+sub events_are {
+    my ($events, $name) = @_;
+
+    my $s = spool('spool', sub { $_->{backlog}
+                                 && $_->{backlog}{events} == $events }, $name);
+
+    is($s->{backlog}{events}, $events, $name);
+}
+
+
+# What can be known is told, and of the rest there is a line.
+
+sub unreadable {
+    my $bits = sub { return (stat $_[0])[2] & 07777 };
+
+    Test::Load::make_file($spool, ['u-1', 'u-2']);
+
+    for my $case (['dead', 'dead', 'spool_dead_letters'],
+                  ['corrupt', 'corrupt_files', 'spool_corrupt_files'])
+    {
+        my ($dir, $member, $metric) = @$case;
+        my $is = $bits->("$spool/$dir");
+
+        $t->mark_log();
+        chmod 0, "$spool/$dir";
+
+        my $s = spool('spool', sub { $_->{backlog}
+                                     && !defined $_->{backlog}{$member} },
+                      "$dir/ cannot be read");
+
+        is($s->{backlog}{events}, 2, "$dir/ cannot be read: what waits");
+        cmp_ok($s->{backlog}{free}, '>', 0, 'and how much is free');
+
+        my $metrics = metrics();
+
+        is($metrics->{"taptalent_webhook_backlog_events{spool=\"$spool\"}"}, 2,
+           'the same in the metrics');
+        is($metrics->{"taptalent_webhook_$metric\{spool=\"$spool\"}"}, undef,
+           'in which there is nothing of it');
+        is(scalar(() = $t->grep_log(qr{"\Q$spool\E/$dir" failed, what waits})),
+           scalar(() = $t->grep_log(qr{"\Q$spool\E/\w+" failed, what waits})),
+           'no other is said to be so');
+        ok(scalar $t->grep_log(qr{openat\(\) "\Q$spool\E/$dir" failed, what}),
+           'a line says why');
+
+        chmod $is, "$spool/$dir";
+        spool('spool', sub { defined $_->{backlog}{$member} }, "$dir/ again");
+    }
+
+    my $is = $bits->("$spool/new");
+
+    chmod 0, "$spool/new";
+    spool('spool', sub { !$_->{backlog} }, 'new/ cannot be read');
+    is(spool('spool')->{backlog}, undef, 'new/ cannot be read: it is not known');
+    is(metrics()->{"taptalent_webhook_backlog_events{spool=\"$spool\"}"}, undef,
+       'nor in the metrics');
+    is(metrics()->{"taptalent_webhook_spool_dead_letters{spool=\"$spool\"}"}, 0,
+       'but dead/ is');
+    chmod $is, "$spool/new";
+    events_are(2, 'new/ can be read again');
+    unlink glob "$spool/new/*";
+    events_are(0, 'nothing');
+}
+
+
 sub states {
     is(spool('spool')->{state}, 'ok', 'a spool that works');
     is(spool('low', sub { $_->{state} eq 'low' }, 'low')->{state}, 'low',
        'one with less space than min_free');
     is(metrics()->{"taptalent_webhook_spool_low{spool=\"$p/low\"}"}, 1,
        'the same in the metrics');
+
+    # what needs more than 32 bits
+
+    my ($free) = qx{df -B1 --output=avail \Q$p\E} =~ /(\d+)\s*\z/;
+    my $low = spool('low')->{backlog};
+
+    is($low->{min_free}, 1000000 * 1024 ** 3, 'min_free');
+    cmp_ok(abs($low->{free} - $free), '<', 1024 ** 3, 'free, as df says');
+    is(metrics()->{"taptalent_webhook_spool_min_free_bytes{spool=\"$p/low\"}"},
+       1000000 * 1024 ** 3, 'the same in the metrics');
+    cmp_ok(abs($low->{time} - time()), '<', 60, 'when it was measured');
 
     SKIP: {
         skip 'needs root', 6 if $> != 0;
@@ -662,13 +817,23 @@ sub deliveries {
     is(spool('sent', sub { $_->{corrupt} == 1 && $_->{backlog}{corrupt_files} },
              'damage')->{corrupt}, 1, 'a damaged file');
 
+    # more than 71 minutes are more than 32 bits of microseconds
+
+    $app->mode('ok');
+    Test::Load::make_file("$p/sent", ['late-0-1'], time => time() - 7200);
+    destination("$p/sent", sub { $_->{delivered} == 8 }, 'a late one');
+    $latency = spool('sent', sub { $_->{delivery_latency}{count} == 8 })
+                   ->{delivery_latency};
+    cmp_ok($latency->{sum}, '>=', 7200, 'how long it took');
+    cmp_ok($latency->{sum}, '<', 7300, 'and no longer');
+
     $app->mode('500');
     $send->() for 1 .. 3;
     destination("$p/sent", sub { !$_->{up} }, 'down');
 
     kill 'KILL', $owner;
     $app->mode('ok');
-    ok(destination("$p/sent", sub { $_->{up} && $_->{delivered} == 10 },
+    ok(destination("$p/sent", sub { $_->{up} && $_->{delivered} == 11 },
                    'the next one delivers')->{up}, 'up, as the next one knows');
 }
 
@@ -720,7 +885,7 @@ sub history {
 
     is($sum{accepted}, $status->{verdicts}{accepted}, 'all that was accepted');
     is($sum{refused}, $refused, 'all that was refused');
-    is($sum{delivered}, 10, 'all that was delivered');
+    is($sum{delivered}, 11, 'all that was delivered');
     cmp_ok($sum{backlog}, '>', 0, 'what waited');
     is($h->{step}, 5, 'steps');
     is($h->{time} % 5, 0, 'at full ones');
