@@ -25,6 +25,12 @@
  */
 
 
+/* that variables have a value; a delivery comes by no port */
+
+#define NGX_HTTP_TAPTALENT_REMOTE_PORT  49152
+#define NGX_HTTP_TAPTALENT_SERVER_PORT  80
+
+
 typedef struct {
     ngx_http_taptalent_ctx_t         ctx;        /* for the variables */
 
@@ -35,6 +41,8 @@ typedef struct {
     ngx_log_t                        log;
     ngx_http_log_ctx_t               log_ctx;
     ngx_http_connection_t            http_connection;
+    struct sockaddr_in               sockaddr;
+    struct sockaddr_in               local_sockaddr;
 
     ngx_http_request_t              *request;
     ngx_http_request_t              *subrequest;
@@ -64,6 +72,8 @@ static ngx_socket_t ngx_http_taptalent_socket(ngx_log_t *log);
 static ngx_int_t ngx_http_taptalent_request(
     ngx_http_taptalent_deliver_ctx_t *dctx);
 static ngx_int_t ngx_http_taptalent_request_headers(
+    ngx_http_taptalent_deliver_ctx_t *dctx);
+static ngx_int_t ngx_http_taptalent_request_host(
     ngx_http_taptalent_deliver_ctx_t *dctx);
 static ngx_int_t ngx_http_taptalent_request_header(ngx_http_request_t *r,
     ngx_str_t *name, ngx_str_t *value);
@@ -99,9 +109,7 @@ static u_char *ngx_http_taptalent_deliver_log(ngx_log_t *log, u_char *buf,
     size_t len);
 
 
-static struct sockaddr_un  ngx_http_taptalent_sockaddr = { AF_UNIX, "" };
-
-static ngx_str_t  ngx_http_taptalent_addr = ngx_string("unix:");
+static ngx_str_t  ngx_http_taptalent_addr = ngx_string("127.0.0.1");
 static ngx_str_t  ngx_http_taptalent_post = ngx_string("POST");
 static ngx_str_t  ngx_http_taptalent_protocol = ngx_string("HTTP/1.1");
 
@@ -290,6 +298,13 @@ ngx_http_taptalent_connection(ngx_http_taptalent_delivery_t *d,
     dctx->done.log = &dctx->log;
     dctx->done.handler = ngx_http_taptalent_delivered;
 
+    dctx->sockaddr.sin_family = AF_INET;
+    dctx->sockaddr.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    dctx->sockaddr.sin_port = htons(NGX_HTTP_TAPTALENT_REMOTE_PORT);
+
+    dctx->local_sockaddr = dctx->sockaddr;
+    dctx->local_sockaddr.sin_port = htons(NGX_HTTP_TAPTALENT_SERVER_PORT);
+
     c->data = &dctx->http_connection;
     c->read = rev;
     c->write = wev;
@@ -301,10 +316,10 @@ ngx_http_taptalent_connection(ngx_http_taptalent_delivery_t *d,
     c->pool = pool;
     c->number = dctx->log.connection;
     c->start_time = ngx_current_msec;
-    c->sockaddr = (struct sockaddr *) &ngx_http_taptalent_sockaddr;
-    c->socklen = sizeof(ngx_http_taptalent_sockaddr);
-    c->local_sockaddr = c->sockaddr;
-    c->local_socklen = c->socklen;
+    c->sockaddr = (struct sockaddr *) &dctx->sockaddr;
+    c->socklen = sizeof(struct sockaddr_in);
+    c->local_sockaddr = (struct sockaddr *) &dctx->local_sockaddr;
+    c->local_socklen = sizeof(struct sockaddr_in);
     c->addr_text = ngx_http_taptalent_addr;
     c->sndlowat = 1;
     c->tcp_nodelay = NGX_TCP_NODELAY_DISABLED;
@@ -442,6 +457,10 @@ ngx_http_taptalent_request_headers(ngx_http_taptalent_deliver_ctx_t *dctx)
 
     r->headers_in.content_length_n = ev->body.len;
 
+    if (ngx_http_taptalent_request_host(dctx) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
     for (i = 0; i < ev->nheaders; i++) {
 
         name = &ev->headers[i].name;
@@ -483,6 +502,48 @@ ngx_http_taptalent_request_headers(ngx_http_taptalent_deliver_ctx_t *dctx)
 }
 
 
+/*
+ * Host, as the event came with it.  One from before there was such a member has
+ * none: then the name of the server, if that is one; it may be "_" or a regex.
+ */
+
+static ngx_int_t
+ngx_http_taptalent_request_host(ngx_http_taptalent_deliver_ctx_t *dctx)
+{
+    size_t                     n;
+    ngx_str_t                  host;
+    ngx_http_request_t        *r;
+    ngx_http_core_srv_conf_t  *cscf;
+
+    static ngx_str_t  name = ngx_string("host");
+
+    r = dctx->request;
+    host = dctx->ctx.event.host;
+
+    if (host.len == 0) {
+        cscf = ngx_http_get_module_srv_conf(r, ngx_http_core_module);
+        host = cscf->server_name;
+    }
+
+    if (!ngx_http_taptalent_event_host(host.data, host.len, &n)
+        || host.data[0] == '_')
+    {
+        ngx_str_set(&host, "localhost");
+        n = host.len;
+    }
+
+    r->headers_in.server.data = ngx_pnalloc(r->pool, n);
+    if (r->headers_in.server.data == NULL) {
+        return NGX_ERROR;
+    }
+
+    ngx_strlow(r->headers_in.server.data, host.data, n);
+    r->headers_in.server.len = n;
+
+    return ngx_http_taptalent_request_header(r, &name, &host);
+}
+
+
 /* names in lower case become "X-Webhook-Event" */
 
 static ngx_int_t
@@ -519,6 +580,9 @@ ngx_http_taptalent_request_header(ngx_http_request_t *r, ngx_str_t *name,
 
     if (ngx_http_taptalent_name_is(name, "content-type")) {
         r->headers_in.content_type = h;
+
+    } else if (ngx_http_taptalent_name_is(name, "host")) {
+        r->headers_in.host = h;
     }
 
     return NGX_OK;

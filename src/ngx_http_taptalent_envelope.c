@@ -85,8 +85,9 @@ ngx_http_taptalent_event_len(ngx_http_taptalent_event_t *ev)
     len = sizeof("{\"v\":1,\"id\":\"\""
                  ",\"received\":\"2026-11-23T08:11:13.123456Z\""
                  ",\"event\":\"\",\"timestamp\":\"\",\"companyId\":\"null\""
+                 ",\"host\":\"\""
                  ",\"headers\":{},\"raw\":\"\",\"payload\":}\n")
-          + ev->id.len + ev->name.len + ev->timestamp.len
+          + ev->id.len + ev->name.len + ev->timestamp.len + ev->host.len
           + ev->company_json.len + ev->body.len;
 
     /* "\u00XX" is the longest that a byte becomes */
@@ -130,6 +131,10 @@ ngx_http_taptalent_event_write(ngx_http_taptalent_event_t *ev, u_char *p)
         *p++ = '"';
         p = ngx_cpymem(p, ev->company_json.data, ev->company_json.len);
         *p++ = '"';
+    }
+
+    if (ev->host.len) {
+        p = ngx_sprintf(p, ",\"host\":\"%V\"", &ev->host);
     }
 
     p = ngx_http_taptalent_write_headers(p, ev);
@@ -426,6 +431,7 @@ ngx_http_taptalent_envelope_key(void *data, const u_char *p, size_t len)
 static int
 ngx_http_taptalent_envelope_string(void *data, const u_char *p, size_t len)
 {
+    size_t                          n;
     ngx_str_t                      *value, company;
     ngx_http_taptalent_header_t    *header;
     ngx_http_taptalent_envelope_t  *e;
@@ -471,6 +477,15 @@ ngx_http_taptalent_envelope_string(void *data, const u_char *p, size_t len)
 
         } else if (ngx_http_taptalent_name_is(&e->member, "raw")) {
             value = &e->raw;
+
+        } else if (ngx_http_taptalent_name_is(&e->member, "host")) {
+
+            if (!ngx_http_taptalent_event_host(p, len, &n)) {
+                e->damaged = 1;
+                return 0;
+            }
+
+            value = &e->event->host;
 
         } else if (ngx_http_taptalent_name_is(&e->member, "companyId")) {
 

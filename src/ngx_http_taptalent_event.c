@@ -216,6 +216,73 @@ ngx_http_taptalent_event_company(const u_char *p, size_t len)
 }
 
 
+ngx_uint_t
+ngx_http_taptalent_event_host(const u_char *p, size_t len, size_t *name_len)
+{
+    u_char      c;
+    size_t      i, n;
+    ngx_uint_t  literal;
+
+    if (len == 0 || len > NGX_HTTP_TAPTALENT_MAX_HOST) {
+        return 0;
+    }
+
+    literal = (p[0] == '[');
+
+    for (i = literal; i < len && p[i] != (literal ? ']' : ':'); i++) {
+
+        c = p[i] | 0x20;
+
+        if ((p[i] >= '0' && p[i] <= '9')
+            || (literal && ((c >= 'a' && c <= 'f') || p[i] == ':')))
+        {
+            continue;
+        }
+
+        if (p[i] == '.') {
+            if (i == 0 || p[i - 1] == '.') {
+                return 0;
+            }
+
+            continue;
+        }
+
+        if (literal || ((c < 'a' || c > 'z') && p[i] != '-' && p[i] != '_')) {
+            return 0;
+        }
+    }
+
+    if (i == literal || p[i - 1] == '.' || (literal && i == len)) {
+        return 0;
+    }
+
+    i += literal;
+    *name_len = i;
+
+    if (i == len) {
+        return 1;
+    }
+
+    if (p[i] != ':') {
+        return 0;
+    }
+
+    n = len - i - 1;
+
+    if (n == 0 || n > sizeof("65535") - 1) {
+        return 0;
+    }
+
+    for (i++; i < len; i++) {
+        if (p[i] < '0' || p[i] > '9') {
+            return 0;
+        }
+    }
+
+    return 1;
+}
+
+
 /* the patterns are the operator's, so that backtracking needs no bound */
 
 ngx_uint_t

@@ -22,6 +22,7 @@
 #define NGX_HTTP_TAPTALENT_MAX_DEPTH       64
 #define NGX_HTTP_TAPTALENT_MAX_NAME        128
 #define NGX_HTTP_TAPTALENT_MAX_COMPANY_ID  256
+#define NGX_HTTP_TAPTALENT_MAX_HOST        261   /* 255, ":", 5 digits */
 #define NGX_HTTP_TAPTALENT_ID_LEN          32
 
 
@@ -63,6 +64,7 @@ typedef struct {
     ngx_str_t                      body;
     ngx_str_t                      name;          /* X-Webhook-Event */
     ngx_str_t                      timestamp;     /* X-Webhook-Timestamp */
+    ngx_str_t                      host;          /* Host, or empty */
     ngx_http_taptalent_header_t   *headers;
     ngx_uint_t                     nheaders;
     struct timespec                received;
@@ -107,6 +109,14 @@ ngx_uint_t ngx_http_taptalent_event_header(const u_char *p, size_t len);
 
 /* true for 1 to 256 bytes without control characters */
 ngx_uint_t ngx_http_taptalent_event_company(const u_char *p, size_t len);
+
+/*
+ * True for a name, an IPv4 or a bracketed IPv6 address, with or without a
+ * port, of at most 261 bytes that need no escapes in a header or in JSON.
+ * Sets "name_len" to the length of what is before the port.
+ */
+ngx_uint_t ngx_http_taptalent_event_host(const u_char *p, size_t len,
+    size_t *name_len);
 
 /*
  * True for a date-time of RFC 3339, 5.6, of a day that exists.  If "sec" is

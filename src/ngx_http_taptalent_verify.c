@@ -46,6 +46,8 @@ typedef struct {
 } ngx_http_taptalent_name_t;
 
 
+static void ngx_http_taptalent_host(ngx_http_request_t *r,
+    ngx_http_taptalent_event_t *ev);
 static ngx_uint_t ngx_http_taptalent_https(ngx_http_request_t *r,
     ngx_http_taptalent_loc_conf_t *tlcf);
 static void ngx_http_taptalent_read_head(ngx_http_request_t *r,
@@ -142,6 +144,8 @@ ngx_http_taptalent_verify_head(ngx_http_request_t *r,
 
     ev->timestamp = head.timestamp;
 
+    ngx_http_taptalent_host(r, ev);
+
     verdict = ngx_http_taptalent_sender(r, ctx, &head, sent);
 
     if (verdict != NGX_HTTP_TAPTALENT_NONE) {
@@ -161,6 +165,40 @@ ngx_http_taptalent_verify_head(ngx_http_request_t *r,
     }
 
     return NGX_HTTP_TAPTALENT_NONE;
+}
+
+
+/*
+ * "Host" as it came, with its port, unless the request line names another, or
+ * what nginx has made of it.
+ */
+
+static void
+ngx_http_taptalent_host(ngx_http_request_t *r, ngx_http_taptalent_event_t *ev)
+{
+    size_t      n;
+    ngx_str_t  *host, *server;
+
+    server = &r->headers_in.server;
+
+    if (!ngx_http_taptalent_event_host(server->data, server->len, &n)) {
+        return;
+    }
+
+    ev->host = *server;
+
+    if (r->headers_in.host == NULL) {
+        return;
+    }
+
+    host = &r->headers_in.host->value;
+
+    if (ngx_http_taptalent_event_host(host->data, host->len, &n)
+        && n == server->len
+        && ngx_strncasecmp(host->data, server->data, n) == 0)
+    {
+        ev->host = *host;
+    }
 }
 
 

@@ -118,6 +118,7 @@ $received = $1 if $line =~ s/"received":"([^"]*)"/"received":""/;
 is($line, '{"v":1,"id":"' . id($body) . '","received":"",'
           . '"event":"resume.bulk_upload_parse.started",'
           . '"timestamp":"2024-01-20T14:45:00Z","companyId":"company-uuid",'
+          . '"host":"localhost",'
           . '"headers":{"content-type":"application/json",'
           . '"x-webhook-event":"resume.bulk_upload_parse.started",'
           . '"x-webhook-timestamp":"2024-01-20T14:45:00Z"},'

@@ -132,6 +132,7 @@ static void
 fuzz_accepted(ngx_http_taptalent_event_t *ev, ngx_str_t *received,
     ngx_str_t *line)
 {
+    size_t                        n;
     time_t                        sec;
     ngx_str_t                    *s;
     ngx_uint_t                    i;
@@ -155,6 +156,12 @@ fuzz_accepted(ngx_http_taptalent_event_t *ev, ngx_str_t *received,
     if (ev->company_id.len) {
         fuzz_check(ngx_http_taptalent_event_company(ev->company_id.data,
                                                     ev->company_id.len));
+    }
+
+    if (ev->host.len) {
+        fuzz_check(ngx_http_taptalent_event_host(ev->host.data, ev->host.len,
+                                                 &n));
+        fuzz_check(n > 0 && n <= ev->host.len);
     }
 
     for (i = 0; i < ev->nheaders; i++) {
