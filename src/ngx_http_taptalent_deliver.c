@@ -30,6 +30,8 @@
 #define NGX_HTTP_TAPTALENT_REMOTE_PORT  49152
 #define NGX_HTTP_TAPTALENT_SERVER_PORT  80
 
+#define NGX_HTTP_TAPTALENT_BLOCKED      100  /* ms, until it is asked again */
+
 
 typedef struct {
     ngx_http_taptalent_ctx_t         ctx;        /* for the variables */
@@ -38,6 +40,7 @@ typedef struct {
     ngx_event_t                      read;
     ngx_event_t                      write;
     ngx_event_t                      done;
+    ngx_event_t                      timer;
     ngx_log_t                        log;
     ngx_http_log_ctx_t               log_ctx;
     ngx_http_connection_t            http_connection;
@@ -95,7 +98,9 @@ static ngx_uint_t ngx_http_taptalent_retry_after(ngx_http_request_t *r);
 static ngx_int_t ngx_http_taptalent_delay_seconds(ngx_str_t *value);
 static void ngx_http_taptalent_woken(ngx_http_request_t *r);
 static void ngx_http_taptalent_terminated(void *data);
+static void ngx_http_taptalent_timed_out(ngx_event_t *ev);
 static void ngx_http_taptalent_delivered(ngx_event_t *ev);
+static ngx_uint_t ngx_http_taptalent_connected(ngx_http_request_t *r);
 
 static void ngx_http_taptalent_event(ngx_event_t *ev);
 static void ngx_http_taptalent_no_request(ngx_http_request_t *r);
@@ -214,8 +219,8 @@ ngx_http_taptalent_delivery_create(ngx_http_taptalent_delivery_t *d,
     d->status = 0;
     d->retry_after = 0;
     d->unconfirmed = 0;
-    d->connected = 1;
     d->timed_out = 0;
+    d->connected = 1;
 
     dctx = ngx_http_taptalent_connection(d, log);
     if (dctx == NULL) {
@@ -304,6 +309,10 @@ ngx_http_taptalent_connection(ngx_http_taptalent_delivery_t *d,
 
     dctx->local_sockaddr = dctx->sockaddr;
     dctx->local_sockaddr.sin_port = htons(NGX_HTTP_TAPTALENT_SERVER_PORT);
+
+    dctx->timer.data = dctx;
+    dctx->timer.log = &dctx->log;
+    dctx->timer.handler = ngx_http_taptalent_timed_out;
 
     c->data = &dctx->http_connection;
     c->read = rev;
@@ -723,6 +732,15 @@ ngx_http_taptalent_delivery_send(ngx_http_taptalent_delivery_t *d)
 
     dctx->subrequest = sr;
 
+    /*
+     * Not cancelable: a worker that is to leave waits for what it has sent, and
+     * this is how long that can take.
+     */
+
+    if (d->timeout) {
+        ngx_add_timer(&dctx->timer, d->timeout);
+    }
+
     ngx_http_run_posted_requests(&dctx->connection);
 }
 
@@ -770,10 +788,6 @@ ngx_http_taptalent_answered(ngx_http_request_t *r, void *data, ngx_int_t rc)
                       && dctx->matched < d->confirm.len);
 
     d->retry_after = ngx_http_taptalent_retry_after(r);
-
-    if (r->upstream && r->upstream->state) {
-        d->connected = (r->upstream->state->connect_time != (ngx_msec_t) -1);
-    }
 
     /* the code itself would have the core finalize the request once more */
 
@@ -875,6 +889,39 @@ ngx_http_taptalent_terminated(void *data)
 }
 
 
+/* from the timer, so that nothing of the core is about to return to it */
+
+static void
+ngx_http_taptalent_timed_out(ngx_event_t *ev)
+{
+    ngx_http_taptalent_delivery_t     *d;
+    ngx_http_taptalent_deliver_ctx_t  *dctx;
+
+    dctx = ev->data;
+    d = dctx->ctx.delivery;
+
+    if (dctx->done.posted) {
+        return;
+    }
+
+    if (ngx_http_taptalent_delivery_blocked(d)) {
+        ngx_add_timer(ev, NGX_HTTP_TAPTALENT_BLOCKED);
+        return;
+    }
+
+    ngx_log_error(NGX_LOG_ERR, &dctx->log, NGX_ETIMEDOUT,
+                  "an attempt to deliver an event took longer than "
+                  "%M ms", d->timeout);
+
+    d->status = 0;
+    d->retry_after = 0;
+    d->unconfirmed = 0;
+    d->timed_out = 1;
+
+    ngx_http_taptalent_delivered(&dctx->done);
+}
+
+
 static void
 ngx_http_taptalent_delivered(ngx_event_t *ev)
 {
@@ -884,9 +931,43 @@ ngx_http_taptalent_delivered(ngx_event_t *ev)
     dctx = ev->data;
     d = dctx->ctx.delivery;
 
+    d->connected = ngx_http_taptalent_connected(dctx->subrequest);
+
     ngx_http_taptalent_delivery_free(d);
 
     d->handler(d);
+}
+
+
+/*
+ * A request is sent as soon as there is a connection, and after the handshake
+ * of TLS.  A connect_time says less: one that is refused may have that, too.
+ */
+
+static ngx_uint_t
+ngx_http_taptalent_connected(ngx_http_request_t *r)
+{
+    ngx_uint_t                  i;
+    ngx_http_upstream_t        *u;
+    ngx_http_upstream_state_t  *state;
+
+    if (r == NULL || r->upstream_states == NULL) {
+        return 1;
+    }
+
+    state = r->upstream_states->elts;
+
+    for (i = 0; i < r->upstream_states->nelts; i++) {
+        if (state[i].bytes_sent > 0) {
+            return 1;
+        }
+    }
+
+    /* of one that is still there the state does not say it yet */
+
+    u = r->upstream;
+
+    return u && u->peer.connection && u->peer.connection->sent > 0;
 }
 
 
@@ -907,6 +988,10 @@ ngx_http_taptalent_delivery_free(ngx_http_taptalent_delivery_t *d)
 
     if (dctx->done.posted) {
         ngx_delete_posted_event(&dctx->done);
+    }
+
+    if (dctx->timer.timer_set) {
+        ngx_del_timer(&dctx->timer);
     }
 
     if (dctx->read.timer_set) {

@@ -34,7 +34,7 @@ struct ngx_http_taptalent_delivery_s {
     ngx_http_conf_ctx_t             *conf_ctx;   /* of the server */
     ngx_http_complex_value_t        *forward;
     ngx_str_t                        confirm;    /* in a 2xx, or empty */
-    ngx_msec_t                       timeout;    /* of all of it, 0 for none */
+    ngx_msec_t                       timeout;    /* of all of it, 0: none */
     ngx_http_taptalent_delivery_pt   handler;
     void                            *data;
 
@@ -47,8 +47,15 @@ struct ngx_http_taptalent_delivery_s {
     ngx_uint_t                       status;       /* of HTTP, 0 for none */
     ngx_uint_t                       retry_after;  /* seconds, 0 for none */
     unsigned                         unconfirmed:1;  /* a 2xx that is none */
+    unsigned                         timed_out:1;  /* the status is 0 then */
+
+    /*
+     * Unset if nginx has got no connection to any peer: refused, timed out, no
+     * live upstreams, a name that is not known, no handshake of TLS.  Set where
+     * no upstream was asked.
+     */
+
     unsigned                         connected:1;
-    unsigned                         timed_out:1;
 
     void                            *ctx;
 };
@@ -63,7 +70,9 @@ ngx_int_t ngx_http_taptalent_delivery_create(
 
 /*
  * Sends it.  The handler is called once, from the event loop, never before
- * this function has returned; the delivery is freed by then.
+ * this function has returned; the delivery is freed by then.  With a timeout
+ * that is at the latest when it has passed, or, if a thread works for the
+ * delivery then, soon after that.
  */
 void ngx_http_taptalent_delivery_send(ngx_http_taptalent_delivery_t *d);
 

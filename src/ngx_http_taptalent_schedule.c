@@ -38,7 +38,7 @@ static ngx_http_taptalent_dest_t *ngx_http_taptalent_dest(
     ngx_http_taptalent_queue_t *q, ngx_str_t *uri);
 static void ngx_http_taptalent_park(ngx_http_taptalent_item_t *item);
 static void ngx_http_taptalent_sent(ngx_http_taptalent_delivery_t *d);
-static void ngx_http_taptalent_timed_out(ngx_http_taptalent_item_t *item);
+static void ngx_http_taptalent_item_timed_out(ngx_http_taptalent_item_t *item);
 static void ngx_http_taptalent_failed(ngx_http_taptalent_item_t *item);
 static void ngx_http_taptalent_dest_up(ngx_http_taptalent_dest_t *dest);
 static void ngx_http_taptalent_dest_failed(ngx_http_taptalent_dest_t *dest,
@@ -321,7 +321,7 @@ ngx_http_taptalent_sent(ngx_http_taptalent_delivery_t *d)
     ngx_http_taptalent_item_landed(item);
 
     if (d->timed_out) {
-        ngx_http_taptalent_timed_out(item);
+        ngx_http_taptalent_item_timed_out(item);
     }
 
     if (d->status >= 200 && d->status < 300 && !d->unconfirmed) {
@@ -345,7 +345,7 @@ ngx_http_taptalent_sent(ngx_http_taptalent_delivery_t *d)
 
 
 static void
-ngx_http_taptalent_timed_out(ngx_http_taptalent_item_t *item)
+ngx_http_taptalent_item_timed_out(ngx_http_taptalent_item_t *item)
 {
     ngx_http_taptalent_queue_t     *q;
     ngx_http_taptalent_delivery_t  *d;
