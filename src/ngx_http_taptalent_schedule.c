@@ -38,7 +38,6 @@ static ngx_http_taptalent_dest_t *ngx_http_taptalent_dest(
     ngx_http_taptalent_queue_t *q, ngx_str_t *uri);
 static void ngx_http_taptalent_park(ngx_http_taptalent_item_t *item);
 static void ngx_http_taptalent_sent(ngx_http_taptalent_delivery_t *d);
-static void ngx_http_taptalent_item_timed_out(ngx_http_taptalent_item_t *item);
 static void ngx_http_taptalent_failed(ngx_http_taptalent_item_t *item);
 static void ngx_http_taptalent_dest_up(ngx_http_taptalent_dest_t *dest);
 static void ngx_http_taptalent_dest_failed(ngx_http_taptalent_dest_t *dest,
@@ -320,8 +319,8 @@ ngx_http_taptalent_sent(ngx_http_taptalent_delivery_t *d)
 
     ngx_http_taptalent_item_landed(item);
 
-    if (d->timed_out) {
-        ngx_http_taptalent_item_timed_out(item);
+    if (d->timed_out && item->dest) {
+        ngx_http_taptalent_zone_count(item->dest->stats, timeouts, 1);
     }
 
     if (d->status >= 200 && d->status < 300 && !d->unconfirmed) {
@@ -341,27 +340,6 @@ ngx_http_taptalent_sent(ngx_http_taptalent_delivery_t *d)
     }
 
     ngx_http_taptalent_queue_post(q);
-}
-
-
-static void
-ngx_http_taptalent_item_timed_out(ngx_http_taptalent_item_t *item)
-{
-    ngx_http_taptalent_queue_t     *q;
-    ngx_http_taptalent_delivery_t  *d;
-
-    q = item->owner;
-    d = &item->delivery;
-
-    if (item->dest) {
-        ngx_http_taptalent_zone_count(item->dest->stats, timeouts, 1);
-    }
-
-    ngx_log_error(NGX_LOG_ERR, q->log, 0,
-                  "event \"%V\", id %V, attempt %ui at \"%V\" was ended, its "
-                  "answer was not complete after %M ms",
-                  &d->event.name, &d->event.id, d->attempt, &d->uri,
-                  d->timeout);
 }
 
 

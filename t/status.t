@@ -810,7 +810,10 @@ sub deliveries {
            'and is a dead letter once');
         is(scalar(() = $t->grep_log(qr/is given up with status 422/)), 1,
            'and said so once');
-        unlink((glob "$p/sent/dead/*")[0]);
+
+        my ($letter) = glob "$p/sent/dead/*";
+
+        unlink $letter;
     }
 
     $t->write_file("$p/sent/new/broken.ndjson", "{\n");
