@@ -1201,10 +1201,7 @@ ngx_http_taptalent_webhook(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 static ngx_int_t
 ngx_http_taptalent_init(ngx_conf_t *cf)
 {
-    ngx_uint_t                         i;
-    ngx_http_taptalent_commit_t       *c;
-    ngx_http_taptalent_main_conf_t    *tmcf;
-    ngx_http_taptalent_spool_conf_t  **scp;
+    ngx_http_taptalent_main_conf_t  *tmcf;
 
     ngx_http_taptalent_respond_init();
 
@@ -1219,22 +1216,10 @@ ngx_http_taptalent_init(ngx_conf_t *cf)
 
     if (ngx_http_taptalent_delivery_init(cf) != NGX_OK
         || ngx_http_taptalent_add_zone(cf, tmcf) != NGX_OK
-        || ngx_http_taptalent_status_init(cf) != NGX_OK)
+        || ngx_http_taptalent_status_init(cf) != NGX_OK
+        || ngx_http_taptalent_make_spools(cf, tmcf) != NGX_OK)
     {
         return NGX_ERROR;
-    }
-
-    scp = tmcf->spools.elts;
-
-    for (i = 0; i < tmcf->spools.nelts; i++) {
-
-        c = &scp[i]->commit;
-
-        if (c->used
-            && ngx_http_taptalent_spool_prepare(&c->spool, cf->log) != NGX_OK)
-        {
-            return NGX_ERROR;
-        }
     }
 
     return ngx_http_taptalent_check_spools(cf, tmcf);

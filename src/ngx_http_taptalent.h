@@ -182,6 +182,10 @@ ngx_int_t ngx_http_taptalent_add_zone(ngx_conf_t *cf,
 ngx_int_t ngx_http_taptalent_check_spools(ngx_conf_t *cf,
     ngx_http_taptalent_main_conf_t *tmcf);
 
+/* postconfiguration: makes what is missing, or, with "nginx -t", says it */
+ngx_int_t ngx_http_taptalent_make_spools(ngx_conf_t *cf,
+    ngx_http_taptalent_main_conf_t *tmcf);
+
 /* for the module */
 ngx_int_t ngx_http_taptalent_init_module(ngx_cycle_t *cycle);
 ngx_int_t ngx_http_taptalent_init_process(ngx_cycle_t *cycle);

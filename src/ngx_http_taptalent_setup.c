@@ -33,7 +33,8 @@ static char *ngx_http_taptalent_add_dirs(ngx_conf_t *cf,
 static void ngx_http_taptalent_close(void *data);
 static ngx_uint_t ngx_http_taptalent_same_forward(
     ngx_http_taptalent_forward_t *one, ngx_http_taptalent_forward_t *two);
-static ngx_uint_t ngx_http_taptalent_in_memory(ngx_str_t *path);
+static ngx_uint_t ngx_http_taptalent_in_memory(
+    ngx_http_taptalent_spool_t *spool);
 static ngx_int_t ngx_http_taptalent_init_zone(ngx_shm_zone_t *shm_zone,
     void *data);
 static ngx_int_t ngx_http_taptalent_init_census(ngx_cycle_t *cycle,
@@ -246,12 +247,6 @@ ngx_http_taptalent_add_dirs(ngx_conf_t *cf, ngx_http_taptalent_commit_t *c,
         path->line = c->line;
 
         c->spool.dirs[i] = path;
-
-        /* the master makes it, the worker's user owns it */
-
-        if (ngx_add_path(cf, &c->spool.dirs[i]) != NGX_OK) {
-            return NGX_CONF_ERROR;
-        }
     }
 
     cln = ngx_pool_cleanup_add(cf->pool, 0);
@@ -479,12 +474,60 @@ ngx_http_taptalent_init_zone(ngx_shm_zone_t *shm_zone, void *data)
 }
 
 
-/* what can be told only when the directories are there, and all is read */
+/*
+ * nginx makes the directories that are missing, for their user.  It must not
+ * know of the others, nor of any with "nginx -t": it would give them to the
+ * user of a configuration that does not run, perhaps, and may never.
+ */
+
+ngx_int_t
+ngx_http_taptalent_make_spools(ngx_conf_t *cf,
+    ngx_http_taptalent_main_conf_t *tmcf)
+{
+    ngx_uint_t                         i, k;
+    ngx_file_info_t                    fi;
+    ngx_http_taptalent_spool_t        *spool;
+    ngx_http_taptalent_spool_conf_t  **scp;
+
+    scp = tmcf->spools.elts;
+
+    for (i = 0; i < tmcf->spools.nelts; i++) {
+
+        spool = &scp[i]->commit.spool;
+
+        if (!scp[i]->commit.used) {
+            continue;
+        }
+
+        if (ngx_http_taptalent_spool_prepare(spool, cf->log) != NGX_OK) {
+            return NGX_ERROR;
+        }
+
+        for (k = 0; k < NGX_HTTP_TAPTALENT_DIRS && !ngx_test_config; k++) {
+
+            if (lstat((char *) spool->dirs[k]->name.data, &fi) == -1
+                && ngx_errno == NGX_ENOENT
+                && ngx_add_path(cf, &spool->dirs[k]) != NGX_OK)
+            {
+                return NGX_ERROR;
+            }
+        }
+    }
+
+    return NGX_OK;
+}
+
+
+/*
+ * What can be told only when all is read, and done only when nothing can fail
+ * any more.  An error here ends a master that runs, and its workers.
+ */
 
 ngx_int_t
 ngx_http_taptalent_init_module(ngx_cycle_t *cycle)
 {
     ngx_uint_t                         i, n;
+    ngx_core_conf_t                   *ccf;
     ngx_http_taptalent_commit_t       *c;
     ngx_http_taptalent_forward_t     **fp;
     ngx_http_taptalent_main_conf_t    *tmcf;
@@ -497,6 +540,8 @@ ngx_http_taptalent_init_module(ngx_cycle_t *cycle)
         return NGX_OK;
     }
 
+    ccf = (ngx_core_conf_t *) ngx_get_conf(cycle->conf_ctx, ngx_core_module);
+
     n = 0;
     scp = tmcf->spools.elts;
 
@@ -508,8 +553,15 @@ ngx_http_taptalent_init_module(ngx_cycle_t *cycle)
             continue;
         }
 
+        if (ngx_http_taptalent_spool_give(&c->spool, ccf->user, cycle->log)
+            != NGX_OK
+            && ngx_is_init_cycle(cycle->old_cycle))
+        {
+            return NGX_ERROR;
+        }
+
         if (c->max_size == 0 && c->spool.sync
-            && ngx_http_taptalent_in_memory(&c->spool.path))
+            && ngx_http_taptalent_in_memory(&c->spool))
         {
             ngx_log_error(NGX_LOG_WARN, cycle->log, 0,
                           "the spool \"%V\" in %s:%ui is on a filesystem in "
@@ -544,14 +596,22 @@ ngx_http_taptalent_init_module(ngx_cycle_t *cycle)
 
 
 static ngx_uint_t
-ngx_http_taptalent_in_memory(ngx_str_t *path)
+ngx_http_taptalent_in_memory(ngx_http_taptalent_spool_t *spool)
 {
 #if (NGX_LINUX)
 
+    u_char         parent[NGX_MAX_PATH];
     struct statfs  fs;
 
-    if (statfs((char *) path->data, &fs) == -1) {
-        return 0;
+    if (statfs((char *) spool->path.data, &fs) == -1) {
+
+        /* "nginx -t" has not made it */
+
+        ngx_http_taptalent_spool_parent(spool, parent);
+
+        if (statfs((char *) parent, &fs) == -1) {
+            return 0;
+        }
     }
 
     return (uint32_t) fs.f_type == NGX_HTTP_TAPTALENT_TMPFS

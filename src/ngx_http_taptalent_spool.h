@@ -79,11 +79,26 @@ typedef struct {
 /*
  * For the master, at configuration: makes path if it is missing and fsyncs
  * its parent; checks that workers cannot write to it, and that what exists of
- * the four directories is one filesystem.  NGX_ERROR after a line of level
- * emerg that says what to do.
+ * the four directories is one filesystem.  "nginx -t" makes nothing, and says
+ * what a start would make.  NGX_ERROR after a line of level emerg that says
+ * what to do.
  */
 ngx_int_t ngx_http_taptalent_spool_prepare(ngx_http_taptalent_spool_t *spool,
     ngx_log_t *log);
+
+/*
+ * For the master, when nothing of a start or a reload can fail any more: gives
+ * the four directories to the user of the workers, after a line that says whose
+ * they were.  "nginx -t" says it, and changes nothing.  Without a user, since
+ * nginx is not root, says whether its own cannot use them.  NGX_ERROR after a
+ * line of level emerg.
+ */
+ngx_int_t ngx_http_taptalent_spool_give(ngx_http_taptalent_spool_t *spool,
+    ngx_uid_t user, ngx_log_t *log);
+
+/* the directory above the spool, with "/." at its end, of NGX_MAX_PATH bytes */
+void ngx_http_taptalent_spool_parent(ngx_http_taptalent_spool_t *spool,
+    u_char *parent);
 
 /*
  * For a worker, after the fork: opens tmp/ and new/, takes the lock of this

@@ -39,7 +39,7 @@ done_testing();
 sub readme {
     my $block = block('README.md', 'configuration');
 
-    cmp_ok(scalar(split /\n/, $block), '<=', 21, 'README.md: short');
+    cmp_ok(scalar(split /\n/, $block), '<=', 24, 'README.md: short');
 
     $t->conf(configuration($t, $block));
     $t->run();

@@ -215,14 +215,26 @@ sub starts {
                              . " $any $to taptalent_webhook_forward /b;"],
         ['taptalent.key', "taptalent_webhook_key file:/etc/nginx/taptalent.key;"
                           . "$location $any $to"],
-        ['mkdir()', "$location $any"
+        ['cannot be made', "$location $any"
                     . 'taptalent_webhook_spool /var/spool/none/taptalent;'],
         ['has no spool', "$location $any taptalent_webhook_forward /a;"],
         ['sync=off', "$location $any taptalent_webhook_spool %%SPOOL%% "
                      . 'sync=off;'],
         ['_enforce off', "$location $any $to taptalent_webhook_enforce off;"],
+        ['would go from the user', "$location $any $to", sub {
+            mkdir "$spool/$_" for '', qw(tmp new dead corrupt);
+            chmod 0755, $spool;
+            chown scalar(getpwnam 'nobody'), -1,
+                  map { "$spool/$_" } qw(tmp new dead corrupt);
+
+            # the owner there is the user here, and the other way round
+
+            my %to = ('www-data' => 'nobody', nobody => 'www-data');
+
+            s/(www-data|nobody)/$to{$1}/g, s/-R 65534/-R 33/
+                for grep { /would go/ } @start;
+         }],
         ['must be root\'s', "$location $any $to", sub {
-            mkdir $spool;
             chmod 0775, $spool;
          }],
         ['is not a directory', "$location $any $to", sub {
@@ -260,7 +272,8 @@ sub starts {
 
     %not = () if !$ENV{TEST_NGINX_BINARY};
     $not{$_} = 1 for defined $t->worker_user() ? ()
-                     : grep { /must be root's|is not a directory/ } @start;
+                     : grep { /must be root's|is not a directory|would go/ }
+                          @start;
 
     my @not = grep { !$seen{$_} && !$not{$_} } @start;
     is(join("\n", @not), '', 'each message has been seen');

@@ -144,6 +144,23 @@ my @mutants = (
       to => '1', test => '../backlog', env => { TEST_BACKLOG => 200 },
       figure => undef, fails => 'a share at a time' },
 
+    { name => 'nginx -t gives a spool away', file => 'spool',
+      from => 'user, log); if (ngx_test_config) { return NGX_OK; }',
+      to => 'user, log);', test => '../config_live', env => {},
+      figure => undef, fails => 'nothing has changed' },
+
+    { name => 'nginx -t makes a directory', file => 'setup',
+      from => 'k < NGX_HTTP_TAPTALENT_DIRS && !ngx_test_config;',
+      to => 'k < NGX_HTTP_TAPTALENT_DIRS;',
+      test => '../config_live', env => {}, figure => undef,
+      fails => 'nginx -t does not make it' },
+
+    { name => 'a reload that fails gives a spool away', file => 'setup',
+      from => '&fi) == -1 && ngx_errno == NGX_ENOENT && ngx_add_path(',
+      to => '&fi) != -2 && ngx_add_path(',
+      test => '../config_live', env => {}, figure => undef,
+      fails => "the spool is still the workers'" },
+
     { name => 'two forward one spool', file => 'backlog',
       from => 'if (flock(fd, LOCK_EX|LOCK_NB) == 0) {', to => 'if (1) {',
       test => 'forward_faults', env => { TEST_ONLY => 'reload',

@@ -89,7 +89,7 @@ sub block {
 sub configuration {
     my ($t, $block) = @_;
 
-    $block =~ s/^load_module .*$//m;
+    $block =~ s/^(?:load_module|user) .*$//mg;
     $block =~ s{/etc/ssl/[\w.]+\.crt}{%%PREFIX%%/cert.pem}g;
     $block =~ s{/etc/ssl/[\w.]+\.key}{%%PREFIX%%/key.pem}g;
     $block =~ s{/var/spool/taptalent}{%%SPOOL%%}g;
