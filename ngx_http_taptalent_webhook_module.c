@@ -830,6 +830,9 @@ ngx_http_taptalent_create_main_conf(ngx_conf_t *cf)
         != NGX_OK
         || ngx_array_init(&tmcf->forwards, cf->pool, 2,
                           sizeof(ngx_http_taptalent_forward_t *))
+           != NGX_OK
+        || ngx_array_init(&tmcf->locations, cf->pool, 2,
+                          sizeof(ngx_http_taptalent_loc_conf_t *))
            != NGX_OK)
     {
         return NULL;
@@ -932,6 +935,10 @@ ngx_http_taptalent_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
 
     if (conf->mode != NGX_HTTP_TAPTALENT_ON) {
         return NGX_CONF_OK;
+    }
+
+    if (ngx_http_taptalent_add_location(cf, conf) != NGX_OK) {
+        return NGX_CONF_ERROR;
     }
 
     if (conf->companies == NULL) {
@@ -1217,10 +1224,11 @@ ngx_http_taptalent_init(ngx_conf_t *cf)
     if (ngx_http_taptalent_delivery_init(cf) != NGX_OK
         || ngx_http_taptalent_add_zone(cf, tmcf) != NGX_OK
         || ngx_http_taptalent_status_init(cf) != NGX_OK
-        || ngx_http_taptalent_make_spools(cf, tmcf) != NGX_OK)
+        || ngx_http_taptalent_check_locations(cf, tmcf) != NGX_OK
+        || ngx_http_taptalent_check_spools(cf, tmcf) != NGX_OK)
     {
         return NGX_ERROR;
     }
 
-    return ngx_http_taptalent_check_spools(cf, tmcf);
+    return ngx_http_taptalent_make_spools(cf, tmcf);
 }

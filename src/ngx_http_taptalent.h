@@ -50,6 +50,7 @@ typedef struct {
 typedef struct {
     ngx_array_t                   spools;    /* of spool_conf_t * */
     ngx_array_t                   forwards;  /* of forward_t *, no spool */
+    ngx_array_t                   locations; /* of loc_conf_t *, on */
     ssize_t                       zone_size; /* 0: off */
     u_char                       *zone_file; /* where it is set */
     ngx_uint_t                    zone_line;
@@ -178,10 +179,6 @@ char *ngx_http_taptalent_use_quarantine(ngx_conf_t *cf,
 ngx_int_t ngx_http_taptalent_add_zone(ngx_conf_t *cf,
     ngx_http_taptalent_main_conf_t *tmcf);
 
-/* postconfiguration: no directory is two spools, whatever its names */
-ngx_int_t ngx_http_taptalent_check_spools(ngx_conf_t *cf,
-    ngx_http_taptalent_main_conf_t *tmcf);
-
 /* postconfiguration: makes what is missing, or, with "nginx -t", says it */
 ngx_int_t ngx_http_taptalent_make_spools(ngx_conf_t *cf,
     ngx_http_taptalent_main_conf_t *tmcf);
@@ -189,6 +186,30 @@ ngx_int_t ngx_http_taptalent_make_spools(ngx_conf_t *cf,
 /* for the module */
 ngx_int_t ngx_http_taptalent_init_module(ngx_cycle_t *cycle);
 ngx_int_t ngx_http_taptalent_init_process(ngx_cycle_t *cycle);
+
+
+/* check */
+
+/* remembers a location with "taptalent_webhook on"; NGX_ERROR without memory */
+ngx_int_t ngx_http_taptalent_add_location(ngx_conf_t *cf,
+    ngx_http_taptalent_loc_conf_t *conf);
+
+/*
+ * postconfiguration: no spool is another one, or inside of one, whatever their
+ * names.  NGX_ERROR after a line that says what to write.
+ */
+ngx_int_t ngx_http_taptalent_check_spools(ngx_conf_t *cf,
+    ngx_http_taptalent_main_conf_t *tmcf);
+
+/* postconfiguration: events get into and out of these locations; the same */
+ngx_int_t ngx_http_taptalent_check_locations(ngx_conf_t *cf,
+    ngx_http_taptalent_main_conf_t *tmcf);
+
+/* warn of a spool whose disk, or way there, has every event refused */
+void ngx_http_taptalent_check_disk(ngx_http_taptalent_commit_t *c,
+    ngx_log_t *log);
+void ngx_http_taptalent_check_way(ngx_http_taptalent_commit_t *c,
+    ngx_core_conf_t *ccf, ngx_log_t *log);
 
 
 /* verify_conf */

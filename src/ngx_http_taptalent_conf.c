@@ -191,6 +191,12 @@ ngx_http_taptalent_webhook_company_id(ngx_conf_t *cf, ngx_command_t *cmd,
         if (ngx_http_taptalent_compile(cf, &value[i], cv) != NGX_OK) {
             return NGX_CONF_ERROR;
         }
+
+        if (ngx_strcmp(value[i].data, "company-uuid") == 0) {
+            ngx_conf_log_error(NGX_LOG_WARN, cf, 0,
+                               "\"%V\" is the companyId of the examples, "
+                               "write that of your events", &value[i]);
+        }
     }
 
     if (tlcf->any_company == (tlcf->companies->nelts != 0)) {

@@ -354,56 +354,6 @@ ngx_http_taptalent_add_zone(ngx_conf_t *cf,
 }
 
 
-/*
- * A spool under another name would be forwarded by two, and as a quarantine it
- * would be trimmed.
- */
-
-ngx_int_t
-ngx_http_taptalent_check_spools(ngx_conf_t *cf,
-    ngx_http_taptalent_main_conf_t *tmcf)
-{
-    ngx_uint_t                         i, k;
-    ngx_file_info_t                    fi, other;
-    ngx_http_taptalent_spool_conf_t  **scp;
-
-    scp = tmcf->spools.elts;
-
-    for (i = 0; i < tmcf->spools.nelts; i++) {
-
-        if (!scp[i]->commit.used
-            || ngx_file_info(scp[i]->commit.spool.path.data, &fi)
-               == NGX_FILE_ERROR)
-        {
-            continue;
-        }
-
-        for (k = 0; k < i; k++) {
-
-            if (!scp[k]->commit.used
-                || ngx_file_info(scp[k]->commit.spool.path.data, &other)
-                   == NGX_FILE_ERROR
-                || ngx_file_uniq(&fi) != ngx_file_uniq(&other)
-                || fi.st_dev != other.st_dev)
-            {
-                continue;
-            }
-
-            ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
-                          "\"%V\" in %s:%ui and \"%V\" in %s:%ui are one "
-                          "directory, write it in the same way in both, or "
-                          "another one",
-                          &scp[k]->commit.spool.path, scp[k]->commit.file,
-                          scp[k]->commit.line, &scp[i]->commit.spool.path,
-                          scp[i]->commit.file, scp[i]->commit.line);
-            return NGX_ERROR;
-        }
-    }
-
-    return NGX_OK;
-}
-
-
 /* without room for one of them the rest is counted all the same */
 
 static ngx_int_t
@@ -569,6 +519,9 @@ ngx_http_taptalent_init_module(ngx_cycle_t *cycle)
                           "write the path of a directory on a disk",
                           &c->spool.path, c->file, c->line);
         }
+
+        ngx_http_taptalent_check_disk(c, cycle->log);
+        ngx_http_taptalent_check_way(c, ccf, cycle->log);
 
         if (scp[i]->forward) {
             n += scp[i]->forward->concurrency;

@@ -372,6 +372,16 @@ sub config_ok {
 
     is($status, 0, $name) or diag("$block\n$output");
 
+    # the reader's own has to be there instead, and that is what nginx says
+
+    my $examples = () = $output =~ /\[warn\].* the companyId of the examples, /g;
+
+    $output =~ s/^.*\[warn\].* the companyId of the examples, .*\n//mg;
+
+    my $uuids = () = $block =~ /^\s*taptalent_webhook_company_id .*company-uuid/mg;
+
+    is($examples, $uuids, "$name: not yet the reader's company");
+
     if ($block =~ /_forward / && $block !~ /_spool /) {
         like($output, qr/\[warn\].* has no spool/, "$name: a warning");
         return;

@@ -221,6 +221,14 @@ sub starts {
         ['sync=off', "$location $any taptalent_webhook_spool %%SPOOL%% "
                      . 'sync=off;'],
         ['_enforce off', "$location $any $to taptalent_webhook_enforce off;"],
+        ['company-uuid', 'taptalent_webhook_company_id company-uuid;'],
+        ['over HTTPS only', "$location $any $to"],
+        ['"return" in the location', "$location $any $to return 200;"],
+        ['finds no location', "$location $any $to"
+                              . 'taptalent_webhook_forward /application; }'
+                              . 'location = /b {'],
+        ['is inside of the spool', "$location $any $to"
+                       . 'taptalent_webhook_quarantine %%SPOOL%%/quarantine;'],
         ['would go from the user', "$location $any $to", sub {
             mkdir "$spool/$_" for '', qw(tmp new dead corrupt);
             chmod 0755, $spool;
@@ -254,7 +262,7 @@ sub starts {
 
             $before->() if $before;
             $t->conf("%%GLOBALS%%\nevents { }\nhttp { server {\n"
-                     . "listen 127.0.0.1:%%PORT_0%%;\nlocation / { $block }\n"
+                     . "listen 127.0.0.1:%%PORT_0%%;\nlocation = /hook { $block }\n"
                      . "} }\n");
             said(\%seen, $what);
         }

@@ -41,6 +41,8 @@ http {
 
     server {
         listen 127.0.0.1:%%PORT_0%%;
+        listen 127.0.0.1:%%PORT_1%% ssl;
+        %%TLS%%
         $at{server}
 
         location /a {
@@ -52,7 +54,12 @@ http {
 
         location /application {
             internal;
-            return 204;
+            proxy_pass http://127.0.0.1:%%PORT_2%%;
+        }
+
+        location /x {
+            internal;
+            proxy_pass http://127.0.0.1:%%PORT_2%%;
         }
     }
 
@@ -83,7 +90,7 @@ for my $case (
     ['arguments with a path', a => "$spool $forward /x?to=/../a;"],
     ['two dots of a name', a => "$spool $forward /x/..a/b..;"],
     ['an exact location beside it', a => "$spool $forward /a;",
-     server => 'location = /a { internal; return 204; }'],
+     server => 'location = /a { internal; proxy_pass http://[::1]; }'],
     ['arguments', a => "$spool $forward /x?e=\$taptalent_event;"],
     ['initial and max alike', a => "$spool $f $retry initial=5m;"],
     ['a small max', a => "$spool $f $retry initial=1ms max=1ms max_age=1s;"],
@@ -99,7 +106,7 @@ for my $case (
      b => "$spool $f $retry max=1h;"],
     ['the same, once by default', a => "$spool $f",
      b => "$spool $forward /application concurrency=16; $retry initial=1s;"],
-    ['two spools', a => "$spool $f", b => "$second $forward /y concurrency=1;
+    ['two spools', a => "$spool $f", b => "$second $forward /x/y concurrency=1;
                                            $retry max=1h;"],
     ['neither of two forwards', a => $spool, b => $spool],
 ) {

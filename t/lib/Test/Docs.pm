@@ -107,7 +107,12 @@ sub configuration {
         }
 
         if ($block =~ /\A\s*location /) {
-            $block = "server {\nlisten 127.0.0.1:%%PORT_0%%;\n$block\n}\n";
+            $block = "server {\n$block\n}\n";
+        }
+
+        if ($block !~ /\blisten\s/) {
+            $block =~ s/^server \{\n/$&listen 127.0.0.1:%%PORT_0%%;
+                       listen 127.0.0.1:%%PORT_1%% ssl;\n%%TLS%%\n/mg;
         }
 
         $block = "events {\n}\n\nhttp {\n$block\n}\n";
