@@ -352,6 +352,10 @@ sub configurations {
     for my $document (@documents) {
         for my $block (grep { $_->{language} eq 'nginx' } blocks($document)) {
             config_ok($block->{text}, "$document:$block->{line}");
+            like($block->{text}, qr/_buffer_size +16k;\n.*_buffers +8 16k;/,
+                 "$document:$block->{line}: room for a large header")
+                if $block->{text} =~ m{_forward +/application;}
+                   && $block->{text} =~ /_pass /;
             $n++;
         }
     }

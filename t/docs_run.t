@@ -86,6 +86,8 @@ sub readme {
     ok($t->wait_for(sub { !$t->spool_files() }, 10, 'an empty spool'),
        'README.md: it leaves the spool');
 
+    large_answer('README.md', $listener);
+
     # each refusal says why
 
     my $refused = $t->post('/webhooks/taptalent', '[]', tls => 1,
@@ -101,7 +103,24 @@ sub readme {
 }
 
 
-# An application that answers one request, and returns it.
+# An application that answers one request, and returns it. Its answer may have
+# more headers, such as the cookies of a framework: with the buffers of nginx
+# that would be a 502, and the event is sent again and again.
+
+my $large = 'Set-Cookie: session=' . 'x' x 10_000 . "\r\n";
+
+sub large_answer {
+    my ($document, $listener) = @_;
+
+    is($t->post('/webhooks/taptalent', event(companyId => 'company-uuid', n => 9),
+                tls => 1)->{status}, 200, "$document: one more event");
+    like(application(200, $listener, $large), qr/^POST /,
+         "$document: an answer with a header of 10 kB");
+    ok($t->wait_for(sub { !$t->spool_files() }, 10, 'an empty spool'),
+       "$document: it counts");
+    is($t->grep_log(qr/too big header/) + 0, 0, "$document: it fits");
+}
+
 
 sub listener {
     return IO::Socket::INET->new(
@@ -111,8 +130,9 @@ sub listener {
 }
 
 sub application {
-    my ($status, $listener) = @_;
+    my ($status, $listener, $more) = @_;
 
+    $more //= '';
     $listener //= listener();
 
     my $c = $listener->accept() or return '';
@@ -126,7 +146,7 @@ sub application {
     }
 
     syswrite $c, "HTTP/1.1 $status X\r\nContent-Length: 0\r\n"
-                 . "Connection: close\r\n\r\n";
+                 . "Connection: close\r\n$more\r\n";
     close $c;
 
     return $request;
@@ -225,6 +245,8 @@ sub forwarding {
     like($t->read_file('delivery.log'),
          qr/ $letter->{id} \S+ \S+ 422 \S+\n.* $letter->{id} \S+ \S+ 200 /s,
          'docs/forwarding.md: the log of deliveries');
+
+    large_answer('docs/forwarding.md');
 
     $t->stop();
 }
