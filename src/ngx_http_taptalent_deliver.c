@@ -71,6 +71,8 @@ static ngx_http_taptalent_deliver_ctx_t *ngx_http_taptalent_deliver_ctx(
     ngx_http_request_t *r);
 static ngx_http_taptalent_deliver_ctx_t *ngx_http_taptalent_connection(
     ngx_http_taptalent_delivery_t *d, ngx_log_t *log);
+static void ngx_http_taptalent_address(
+    ngx_http_taptalent_deliver_ctx_t *dctx);
 static ngx_socket_t ngx_http_taptalent_socket(ngx_log_t *log);
 static ngx_int_t ngx_http_taptalent_request(
     ngx_http_taptalent_deliver_ctx_t *dctx);
@@ -303,13 +305,6 @@ ngx_http_taptalent_connection(ngx_http_taptalent_delivery_t *d,
     dctx->done.log = &dctx->log;
     dctx->done.handler = ngx_http_taptalent_delivered;
 
-    dctx->sockaddr.sin_family = AF_INET;
-    dctx->sockaddr.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    dctx->sockaddr.sin_port = htons(NGX_HTTP_TAPTALENT_REMOTE_PORT);
-
-    dctx->local_sockaddr = dctx->sockaddr;
-    dctx->local_sockaddr.sin_port = htons(NGX_HTTP_TAPTALENT_SERVER_PORT);
-
     dctx->timer.data = dctx;
     dctx->timer.log = &dctx->log;
     dctx->timer.handler = ngx_http_taptalent_timed_out;
@@ -325,16 +320,35 @@ ngx_http_taptalent_connection(ngx_http_taptalent_delivery_t *d,
     c->pool = pool;
     c->number = dctx->log.connection;
     c->start_time = ngx_current_msec;
+    c->sndlowat = 1;
+    c->tcp_nodelay = NGX_TCP_NODELAY_DISABLED;
+    c->tcp_nopush = NGX_TCP_NOPUSH_DISABLED;
+
+    ngx_http_taptalent_address(dctx);
+
+    return dctx;
+}
+
+
+static void
+ngx_http_taptalent_address(ngx_http_taptalent_deliver_ctx_t *dctx)
+{
+    ngx_connection_t  *c;
+
+    c = &dctx->connection;
+
+    dctx->sockaddr.sin_family = AF_INET;
+    dctx->sockaddr.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    dctx->sockaddr.sin_port = htons(NGX_HTTP_TAPTALENT_REMOTE_PORT);
+
+    dctx->local_sockaddr = dctx->sockaddr;
+    dctx->local_sockaddr.sin_port = htons(NGX_HTTP_TAPTALENT_SERVER_PORT);
+
     c->sockaddr = (struct sockaddr *) &dctx->sockaddr;
     c->socklen = sizeof(struct sockaddr_in);
     c->local_sockaddr = (struct sockaddr *) &dctx->local_sockaddr;
     c->local_socklen = sizeof(struct sockaddr_in);
     c->addr_text = ngx_http_taptalent_addr;
-    c->sndlowat = 1;
-    c->tcp_nodelay = NGX_TCP_NODELAY_DISABLED;
-    c->tcp_nopush = NGX_TCP_NOPUSH_DISABLED;
-
-    return dctx;
 }
 
 

@@ -227,7 +227,7 @@ PHP
 
     for ($conf) {
         s/CACHED/$cache ? $cached : ''/e;
-        s/CACHE/$cache ? 'proxy_cache_path %%PREFIX%%\/cache keys_zone=cache:1m;'
+        s/CACHE/$cache ? "proxy_cache_path $p\/cache keys_zone=cache:1m;"
                        : ''/e;
         s/THREADS/$t->has('--with-threads') ? 'aio threads; sendfile off;'
                                             : ''/e;

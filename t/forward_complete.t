@@ -472,7 +472,8 @@ sub serve {
 sub drained {
     my ($c) = @_;
 
-    my ($ours, $its) = map { sprintf ':%04X', $_ } $c->sockport(), $c->peerport();
+    my ($ours, $its) = map { sprintf ':%04X', $_ } $c->sockport(),
+                                                   $c->peerport();
 
     $t->wait_for(sub {
         open my $fh, '<', '/proc/net/tcp' or return 1;

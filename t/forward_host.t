@@ -168,7 +168,8 @@ for (['127.0.0.1:8080', '127.0.0.1:8080', '127.0.0.1'],
 # the request line, where it names another host
 
 {
-    my $got = delivery('named', 'other.example.org', 'http://real.example.org/hook');
+    my $got = delivery('named', 'other.example.org',
+                       'http://real.example.org/hook');
 
     is($got->{'x-v-http-host'}, '[real.example.org]',
        'a host in the request line');

@@ -1,8 +1,8 @@
 #!/usr/bin/perl
 
-# "timeout=" of taptalent_webhook_forward: the longest that one attempt may take,
-# the last byte of the answer included.  nginx's own timeouts are of the time
-# between two bytes.
+# "timeout=" of taptalent_webhook_forward: the longest that one attempt may
+# take, the last byte of the answer included.  nginx's own timeouts are of the
+# time between two bytes.
 
 use strict;
 use warnings;
