@@ -1328,5 +1328,9 @@ ngx_http_taptalent_deliver_log(ngx_log_t *log, u_char *buf, size_t len)
         buf = p;
     }
 
+#if (angie_version >= 1012000)
+    return r->log_handler(log, buf, buf + len, ctx);
+#else
     return r->log_handler(r, ctx->current_request, buf, len);
+#endif
 }
