@@ -461,23 +461,33 @@ ngx_http_taptalent_signature_head(ngx_http_request_t *r,
         return NGX_HTTP_TAPTALENT_UNAVAILABLE;
     }
 
-    if ((sig->scheme.param.len
-         && ngx_http_taptalent_signature_param(&sig->scheme, &ctx->signature,
-                                               &ctx->signature_time)
-            != NGX_OK)
-        || (sig->tolerance
-            && !ngx_http_taptalent_signature_time(&ctx->signature_time, &sec)))
+    if (sig->scheme.param.len
+        && ngx_http_taptalent_signature_param(&sig->scheme, &ctx->signature,
+                                              &ctx->signature_time)
+           != NGX_OK)
     {
-        ctx->why = "the time of the signature is missing or malformed";
-        return NGX_HTTP_TAPTALENT_SIGNATURE;
+        goto malformed;
     }
 
-    if (sig->tolerance && !ngx_http_taptalent_recent(sec, sig->tolerance)) {
+    if (sig->tolerance == 0) {
+        return NGX_HTTP_TAPTALENT_NONE;
+    }
+
+    if (!ngx_http_taptalent_signature_time(&ctx->signature_time, &sec)) {
+        goto malformed;
+    }
+
+    if (!ngx_http_taptalent_recent(sec, sig->tolerance)) {
         ctx->why = "the time of the signature is too far from now";
         return NGX_HTTP_TAPTALENT_STALE;
     }
 
     return NGX_HTTP_TAPTALENT_NONE;
+
+malformed:
+
+    ctx->why = "the time of the signature is missing or malformed";
+    return NGX_HTTP_TAPTALENT_SIGNATURE;
 }
 
 

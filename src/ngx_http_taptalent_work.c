@@ -611,23 +611,21 @@ ngx_http_taptalent_work_settle(ngx_http_taptalent_queue_t *q)
             item->rc = ngx_http_taptalent_spool_bury(q->spool, &item->dead,
                                                      file->name, item->line,
                                                      &error);
+            if (item->rc != NGX_OK) {
+                work->error = error;
+                file->failed++;
+                continue;
+            }
         }
 
-        if (item->rc == NGX_OK) {
-            text = realloc(file->text,
-                           file->len + NGX_HTTP_TAPTALENT_DONE_LEN);
+        text = realloc(file->text, file->len + NGX_HTTP_TAPTALENT_DONE_LEN);
 
-            if (text) {
-                file->text = text;
-                file->len = ngx_sprintf(text + file->len,
-                                        NGX_HTTP_TAPTALENT_DONE_FORMAT,
-                                        item->line)
-                            - text;
-            }
-
-        } else {
-            work->error = error;
-            file->failed++;
+        if (text) {
+            file->text = text;
+            file->len = ngx_sprintf(text + file->len,
+                                    NGX_HTTP_TAPTALENT_DONE_FORMAT,
+                                    item->line)
+                        - text;
         }
     }
 
