@@ -4,10 +4,12 @@
 SHELL = /bin/sh
 
 # what `make test` builds and runs the tests on
-VARIANTS = debian static nothreads trixie
+VARIANTS = debian static nothreads clang trixie
 
-# another nginx to build and test with: make test NGINX_SRC=/path/to/nginx
+# another nginx to build and test with: make test NGINX_SRC=/path/to/nginx;
+# with a NAME it is kept beside others: build/custom-NAME
 NGINX_SRC =
+NAME =
 
 # which tests: make test TESTS=t/json.t
 TESTS =
@@ -45,7 +47,7 @@ deps:
 
 test:
 	@t/build/deps.sh test
-	@t/build/test.sh $(if $(NGINX_SRC),custom,$(VARIANTS))
+	@t/build/test.sh $(if $(NGINX_SRC),custom$(NAME:%=-%),$(VARIANTS))
 
 demo:
 	@t/build/deps.sh build

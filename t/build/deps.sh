@@ -14,8 +14,8 @@ if [ "${1:-test}" != build ]; then
 fi
 
 if [ "${1:-test}" != build ] && [ "${1:-test}" != deb ]; then
-    packages="$packages libpcre2-dev zlib1g-dev libio-socket-ssl-perl php-fpm
-        nghttp2-client wrk strace e2fsprogs xfsprogs util-linux
+    packages="$packages clang libpcre2-dev zlib1g-dev libio-socket-ssl-perl
+        php-fpm nghttp2-client wrk strace e2fsprogs xfsprogs util-linux
         debian-archive-keyring ca-certificates prometheus chromium
         chromium-driver sqlite3 python3 php-cli php-sqlite3 systemd
         rabbitmq-server lintian iproute2 valgrind libnginx-mod-http-lua"
@@ -32,7 +32,7 @@ if [ "${1:-test}" = bench ]; then
 fi
 
 if [ "${1:-test}" = torture ]; then
-    packages="$packages clang libclang-rt-dev"
+    packages="$packages libclang-rt-dev"
 fi
 
 if [ "${1:-test}" = trial ]; then

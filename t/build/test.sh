@@ -1,7 +1,8 @@
 #!/bin/sh
 
 # test.sh VARIANT...: builds each variant, then runs the tests on each.
-#     TESTS   what prove gets (default: all of t/; for trixie and forky a few)
+#     TESTS   what prove gets (default: all of t/; for clang, trixie and
+#             forky a few)
 #     PROVE   how it is called
 
 . "$(dirname "$0")/lib.sh"
@@ -38,7 +39,7 @@ for variant in $built; do
 
     tests=${TESTS:-t}
 
-    case $variant in trixie|forky)
+    case $variant in clang|trixie|forky)
         tests=${TESTS:-$short}
     esac
 

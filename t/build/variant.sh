@@ -4,10 +4,12 @@
 #     debian     dynamic, for the installed nginx
 #     static     linked in, under AddressSanitizer and UBSan
 #     nothreads  linked in, without --with-threads
+#     clang      linked in, by clang, with what nginx has it warn of
 #     trixie     linked in, nginx of the next Debian release
 #     forky      linked in, nginx of the one after it
 #     coverage   linked in, counts what is executed, for coverage.sh
 #     custom     linked in, under the sanitizers, with the sources in NGINX_SRC
+#     custom-*   the same, one that is kept beside the others
 
 . "$(dirname "$0")/lib.sh"
 
@@ -21,7 +23,7 @@ sanitize="-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined \
 -fno-sanitize=alignment,nonnull-attribute -DNGX_DEBUG_PALLOC=1"
 link="-fsanitize=address,undefined"
 
-case $1 in static|custom)
+case $1 in static|custom*)
     ADDON_CFLAGS="-fsanitize=alignment,nonnull-attribute"
     export ADDON_CFLAGS
     ;;
@@ -48,6 +50,12 @@ nothreads)
     exec "$scripts/nginx.sh" nothreads "$build/source-bookworm"
     ;;
 
+clang)
+    "$scripts/source.sh" bookworm
+    exec "$scripts/nginx.sh" clang "$build/source-bookworm" --with-threads \
+        --with-cc=clang
+    ;;
+
 trixie|forky)
     "$scripts/source.sh" "$1"
     exec "$scripts/nginx.sh" "$1" "$build/source-$1" --with-threads
@@ -62,8 +70,8 @@ coverage)
         --with-ld-opt="--coverage $build/coverage-exit.o"
     ;;
 
-custom)
-    exec "$scripts/nginx.sh" custom "$NGINX_SRC" --with-threads \
+custom|custom-*)
+    exec "$scripts/nginx.sh" "$1" "$NGINX_SRC" --with-threads \
         --with-cc-opt="$sanitize" --with-ld-opt="$link"
     ;;
 

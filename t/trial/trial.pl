@@ -1,8 +1,9 @@
 #!/usr/bin/perl
 
-# trial.pl [way...]: does what a new user does, on a clean Debian 12, by the
-# commands of README.md and docs/install.md as they are written there, to the
-# first event that is acknowledged. Ways, all of them without arguments:
+# trial.pl [way...]: does what a new user does, on a clean Debian 12 and on a
+# clean Debian 13, by the commands of README.md and docs/install.md as they are
+# written there, to the first event that is acknowledged. Ways, all of them but
+# the last without arguments:
 #
 #     demo        make demo, and the example of the sender's documentation
 #     package     the Debian package
@@ -10,6 +11,10 @@
 #     compat      a module for a nginx that is built like those of nginx.org
 #     static      linked into a nginx of one's own
 #     container   the image, with buildah and podman
+#     test        make test, which takes an hour
+#
+# RELEASES in the environment says on which: bookworm, trixie or, as without it,
+# both.
 #
 # What is committed is what the user has. Each way has a Debian of its own that
 # debootstrap makes once, below build/trial; what is written there is thrown
@@ -36,17 +41,18 @@ $top = POSIX::getcwd();
 
 my $name = 'ngx_http_taptalent_webhook_module';
 my $spool = '/var/spool/taptalent';
-my $debian = "$top/build/trial/bookworm";
 my $clone = "$top/build/trial/clone";
-my $source = "$top/build/source-bookworm";
 my $answer = '{"received":true}';
 
 my %ways = (demo => \&demo, package => \&package, source => \&source,
-            compat => \&compat, static => \&static, container => \&container);
+            compat => \&compat, static => \&static, container => \&container,
+            test => \&test);
 my @ways = @ARGV ? @ARGV : qw(demo package source compat static container);
 
 my @unknown = grep { !$ways{$_} } @ways;
 die "no such way: @unknown\n" if @unknown;
+
+my @releases = split ' ', $ENV{RELEASES} || 'bookworm trixie';
 
 my $unavailable = Test::Root::unavailable();
 die "$unavailable\n" if defined $unavailable;
@@ -59,22 +65,32 @@ for my $port (80, 443, 8443 .. 8445) {
 
 $SIG{$_} = sub { exit 1 } for qw(HUP INT TERM);
 
-debootstrap();
-
 diag('what is tried is ' . qx{git log -1 --format='%h, "%s"'});
 diag('changes that are not committed are not') if qx{git status --porcelain};
 
 system("rm -rf $clone && git clone -q $top $clone") == 0 or exit 1;
 
-my ($root, $began);
+our $release;
+my ($root, $debian, $began);
 
-for my $way (@ways) {
+for $release (@releases) {
+    $debian = "$top/build/trial/$release";
+    debootstrap();
+    attempt($_) for @ways;
+}
+
+done_testing();
+
+
+sub attempt {
+    my ($way) = @_;
+
     $began = time();
 
     # A user says yes to apt-get, and has a machine that has been started, so
     # that services are.
 
-    $root = Test::Root->new(network => 1, size => '6g',
+    $root = Test::Root->new(network => 1, size => '12g',
                             lower => $way eq 'container' ? '/' : $debian);
     user(<<'SH', 'a machine') if $way ne 'container';
         echo 'APT::Get::Assume-Yes "true";' > /etc/apt/apt.conf.d/90yes
@@ -84,13 +100,11 @@ SH
     system('cp', '-R', $clone, $root->path("/tmp/$name")) == 0
         or die "cp: $?\n";
 
-    subtest $way => sub { eval { $ways{$way}->(); 1 } or fail($@) };
-    diag(sprintf '%s: %d s', $way, time() - $began);
+    subtest "$way, $release" => sub { eval { $ways{$way}->(); 1 } or fail($@) };
+    diag(sprintf '%s, %s: %d s', $way, $release, time() - $began);
 
     undef $root;
 }
-
-done_testing();
 
 
 # the ways -------------------------------------------------------------------
@@ -247,7 +261,8 @@ sub static {
 # machine's, so that -p has no effect.
 
 sub container {
-    write_file('/tmp/Dockerfile', block('docs/install.md', 'dockerfile'));
+    write_file('/tmp/Dockerfile', block('docs/install.md', 'dockerfile')
+                                  =~ s/bookworm/$release/gr);
     write_file('/tmp/taptalent', block('docs/install.md', 'site'));
 
     write_file('/usr/local/bin/docker', <<'SH');
@@ -271,11 +286,11 @@ SH
     system('tar', '-C', $debian, '-cf', $root->path('/tmp/base.tar'), '.') == 0
         or die "tar: $?\n";
 
-    user(<<"SH", 'debian:bookworm-slim, of debootstrap');
+    user(<<"SH", "debian:$release-slim, of debootstrap");
         chmod 755 /usr/local/bin/docker
         mount -t sysfs sysfs /sys
         mount -t tmpfs tmpfs /sys/fs/cgroup
-        docker import /tmp/base.tar docker.io/library/debian:bookworm-slim
+        docker import /tmp/base.tar docker.io/library/debian:$release-slim
         rm /tmp/base.tar
 SH
 
@@ -302,6 +317,14 @@ SH
     is(scalar(split /\n/, $said), 2, 'the event before is still there');
 
     user('docker stop edge && docker rm edge', 'it stops');
+}
+
+sub test {
+    user(<<"SH", 'make test');
+        apt-get update
+        apt-get install git make
+        make test
+SH
 }
 
 
@@ -353,8 +376,9 @@ sub user {
 sub nginx_source {
     user("apt-get update\n" . block('docs/install.md', 'headers'), 'headers');
 
-    system("$top/t/build/source.sh", 'bookworm') == 0 or die "source.sh: $?\n";
+    system("$top/t/build/source.sh", $release) == 0 or die "source.sh: $?\n";
 
+    my $source = "$top/build/source-$release";
     my ($version) = Test::Root::slurp("$source/src/core/nginx.h")
                     =~ /NGINX_VERSION\s+"([\d.]+)"/;
 
@@ -409,7 +433,7 @@ sub debootstrap {
     system("rm -rf $debian && mkdir -p $debian") == 0 or exit 1;
     diag('debootstrap, this takes a minute');
 
-    system("debootstrap --variant=minbase bookworm $debian"
+    system("debootstrap --variant=minbase $release $debian"
            . " http://deb.debian.org/debian > $top/build/trial/debootstrap.log")
         == 0 or die "the output is in build/trial/debootstrap.log\n";
 
