@@ -87,7 +87,8 @@ sub warned {
     is($status, 0, "warned: $name") or diag($output);
     is(scalar @warnings, 1, "warned: $name: once") or diag($output);
     like($warnings[0] // '', $like, "warned: $name: what");
-    like($warnings[0] // '', qr/ in \S+:\d+\b.*, write /, "warned: $name: to do");
+    like($warnings[0] // '', qr/ in \S+:\d+\b.*, write /,
+         "warned: $name: to do");
 }
 
 sub bad {
@@ -104,10 +105,10 @@ sub bad {
 }
 
 
-# where events go ----------------------------------------------------------------
+# where events go --------------------------------------------------------------
 
 
-my $nowhere = qr{forward \S+" for "taptalent_webhook on" in \S+ finds no location in};
+my $nowhere = qr{forward \S+" for "taptalent_webhook on" in \S+ finds no loca};
 
 good('an exact location');
 good('a prefix', target => "location /app { internal; $pass }");
@@ -141,14 +142,16 @@ good('another spool', target => 'location = /application { internal;
      taptalent_webhook on; taptalent_webhook_company_id any;
      taptalent_webhook_spool %%PREFIX%%/second; }');
 good('no forward', forward => '', target => '');
-good('a test receiver', forward => '', on => 'taptalent_webhook_response full;');
+good('variables, one of which is a constant', http => 'map $host $to {
+     default /nowhere; }', uri => '$to', target => '');
 
 warned('no location', $nowhere, target => '');
 warned('none of this name', $nowhere, uri => '/aplication');
 warned('a longer name', $nowhere, uri => '/application2');
 warned('a shorter name', $nowhere, uri => '/applicatio');
 warned('a regex that differs', $nowhere, target => 'location ~ ^/APP { }');
-warned('a named location', $nowhere, target => "location \@application { $pass }");
+warned('a named location', $nowhere,
+       target => "location \@application { $pass }");
 warned('one in another server', $nowhere, target => "} server {
        listen 127.0.0.1:%%PORT_0%%; $target");
 warned('one with a slash, which is a redirect', $nowhere,
@@ -161,7 +164,7 @@ warned('the whole server', qr{location "/" of .* is open to anybody, past all},
        target => "location / { $pass }");
 warned('an open location', qr{"/application" of .* is open to anybody},
        target => "location = /application { $pass }");
-warned('return 204', qr{"/application" of .* answers all events with "return 204"},
+warned('return 204', qr{"/application" of .* answers all events with "return 2},
        target => 'location = /application { internal; return 204; }');
 warned('return 404', qr{answers all events with "return 404"},
        target => "location = /application { internal; set \$x 1; return 404;
@@ -176,10 +179,8 @@ bad('itself, by a prefix', qr{leads to the location of that in \S+:\d+},
 bad('itself', qr{leads back to the location of}, uri => '/hook');
 
 
-# what answers before ------------------------------------------------------------
+# what answers before ----------------------------------------------------------
 
-
-my $before = qr/"(\w+)" in the (\w+) of "taptalent_webhook on" in \S+ answers all/;
 
 good('if with return', on => 'if ($arg_x) { return 403; }');
 good('set', on => 'set $x 1; set $y $x$x;');
@@ -196,14 +197,15 @@ warned('try_files', qr/"try_files" in the location of .* answers all/,
        on => 'try_files $uri =404;');
 
 
-# HTTPS --------------------------------------------------------------------------
+# HTTPS ------------------------------------------------------------------------
 
 
 my $plain = 'listen 127.0.0.1:%%PORT_0%%;';
-my $https = qr/takes events over HTTPS only, .*has "ssl": all events are refused/;
+my $https = qr/takes events over HTTPS only, .*has "ssl": all events are refu/;
 
 good('plain HTTP', listen => $plain, on => 'taptalent_webhook_https off;');
-good('behind a balancer', listen => $plain, on => 'taptalent_webhook_https $arg_x;');
+good('behind a balancer', listen => $plain,
+     on => 'taptalent_webhook_https $arg_x;');
 good('plain and TLS', listen => "$plain listen 127.0.0.1:%%PORT_1%% ssl;");
 good('TLS by another server on the same address', listen =>
      'listen 127.0.0.1:%%PORT_1%%;', http => 'server { server_name x;
@@ -214,19 +216,20 @@ warned('TLS in another server', $https, listen => $plain, http =>
        'server { listen 127.0.0.1:%%PORT_1%% ssl; }');
 
 
-# spools inside of each other ----------------------------------------------------
+# spools inside of each other --------------------------------------------------
 
 
 sub both {
     my ($one, $two, $more) = @_;
 
-    return (spool => "taptalent_webhook_spool $one;"
-                     . ($two =~ /^quarantine / ? "taptalent_webhook_$two;" : ''),
-            target => $target
-                      . ($two =~ /^quarantine / ? ''
-                         : "location = /hook2 { taptalent_webhook on;
-                            taptalent_webhook_company_id any;
-                            taptalent_webhook_spool $two; }"), http => $more);
+    my $quarantine = $two =~ /^quarantine / ? "taptalent_webhook_$two;" : '';
+
+    $two = $quarantine ? '' : "location = /hook2 { taptalent_webhook on;
+                               taptalent_webhook_company_id any;
+                               taptalent_webhook_spool $two; }";
+
+    return (spool => "taptalent_webhook_spool $one; $quarantine",
+            target => "$target $two", http => $more);
 }
 
 my $inside = qr/" in \S+:\d+ is inside of the (?:spool|quarantine) "/;
@@ -236,7 +239,8 @@ my $p = '%%PREFIX%%';
 good('beside each other', both("$p/spool", "$p/spool-quarantine"));
 good('with one beginning', both("$p/spool", "quarantine $p/spool2"));
 
-bad('a quarantine in a spool', $inside, both("$p/spool", "quarantine $p/spool/q"));
+bad('a quarantine in a spool', $inside,
+    both("$p/spool", "quarantine $p/spool/q"));
 bad('a spool in a quarantine', $inside,
     both("$p/second/in", "quarantine $p/second"));
 bad('a spool in another one', $inside, both("$p/spool", "$p/spool/new"));
@@ -262,7 +266,8 @@ SKIP: {
 
     bad('there: inside', $inside, both("$p/spool", "$p/spool/new/x"));
     bad('there: by a link', $inside, both("$p/spool", "quarantine $p/new/x"));
-    bad('there: of a link, new', $inside, both("$p/spool", "quarantine $p/new/y"));
+    bad('there: of a link, new', $inside,
+        both("$p/spool", "quarantine $p/new/y"));
     bad('there: a cache in it', qr/"\S+\/new\/tmp", where nginx keeps other fi/,
         both("$p/spool", "$p/second",
              "proxy_cache_path $p/new/tmp keys_zone=x:1m;"));
@@ -271,7 +276,7 @@ SKIP: {
              "proxy_cache_path $p/spool keys_zone=x:1m;"));
 
     skip 'mount is not allowed', 3
-        if system("mount --bind $prefix/spool $prefix/outside 2>/dev/null") != 0;
+        if system("mount --bind $prefix/spool $prefix/outside 2>/dev/null");
 
     bad('there: mounted twice', qr/$one/, both("$p/spool", "$p/outside"));
     bad('there: inside of what is mounted twice', $inside,
@@ -281,7 +286,7 @@ SKIP: {
 }
 
 
-# the disk, and the way there ----------------------------------------------------
+# the disk, and the way there --------------------------------------------------
 
 
 my $disk = '%%PREFIX%%/disk/spool';
@@ -296,7 +301,8 @@ SKIP: {
     skip 'root is needed', 10 if !defined $t->worker_user();
 
     chmod 0700, "$prefix/disk";
-    warned('a closed directory', qr{"\S+/disk/spool" in \S+ is closed to the}, spool => "taptalent_webhook_spool $disk;");
+    warned('a closed directory', qr{"\S+/disk/spool" in \S+ is closed to the},
+           spool => "taptalent_webhook_spool $disk;");
     chmod 0711, "$prefix/disk";
     good('an open one', spool => "taptalent_webhook_spool $disk;");
 
@@ -308,7 +314,7 @@ SKIP: {
 
     my ($status, $output) = config(spool => "taptalent_webhook_spool $disk;");
 
-    like($output, qr/\[warn\].*disk\/spool" in \S+ is on a filesystem that is mo/,
+    like($output, qr/\[warn\].*disk\/spool" in \S+ is on a filesystem that is /,
          'a disk that is mounted read-only');
     system("umount $prefix/disk") == 0 or diag('umount failed');
 }

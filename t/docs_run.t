@@ -107,10 +107,9 @@ sub readme {
 # more headers, such as the cookies of a framework: with the buffers of nginx
 # that would be a 502, and the event is sent again and again.
 
-my $large = 'Set-Cookie: session=' . 'x' x 10_000 . "\r\n";
-
 sub large_answer {
     my ($document, $listener) = @_;
+    my $large = 'Set-Cookie: session=' . 'x' x 10_000 . "\r\n";
 
     is($t->post('/webhooks/taptalent', event(companyId => 'company-uuid', n => 9),
                 tls => 1)->{status}, 200, "$document: one more event");

@@ -1,8 +1,8 @@
 #!/bin/sh
 
 # test.sh VARIANT...: builds each variant, then runs the tests on each.
-#     TESTS   what prove gets (default: all of t/; for clang, trixie and
-#             forky a few)
+#     TESTS   what prove gets (default: all of t/; for clang, trixie, forky
+#             and i386 a few)
 #     PROVE   how it is called
 
 . "$(dirname "$0")/lib.sh"
@@ -10,6 +10,7 @@
 cd "$top"
 
 short="t/verdicts.t t/json.t t/body.t t/config.t t/http2.t"
+narrow="t/status.t t/prometheus.t t/counters.t t/signature.t t/body.t"
 
 built=
 failed=
@@ -41,6 +42,11 @@ for variant in $built; do
 
     case $variant in clang|trixie|forky)
         tests=${TESTS:-$short}
+        ;;
+    i386)
+        tests=${TESTS:-$narrow}
+        TEST_PATIENCE=${TEST_PATIENCE:-4}
+        export TEST_PATIENCE
     esac
 
     echo

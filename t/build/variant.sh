@@ -7,6 +7,7 @@
 #     clang      linked in, by clang, with what nginx has it warn of
 #     trixie     linked in, nginx of the next Debian release
 #     forky      linked in, nginx of the one after it
+#     i386       linked in, for a processor of 32 bits
 #     coverage   linked in, counts what is executed, for coverage.sh
 #     custom     linked in, under the sanitizers, with the sources in NGINX_SRC
 #     custom-*   the same, one that is kept beside the others
@@ -59,6 +60,13 @@ clang)
 trixie|forky)
     "$scripts/source.sh" "$1"
     exec "$scripts/nginx.sh" "$1" "$build/source-$1" --with-threads
+    ;;
+
+i386)
+    "$scripts/source.sh" bookworm
+    "$scripts/i386.sh"
+    exec "$scripts/nginx.sh" i386 "$build/source-bookworm" --with-threads \
+        --with-cc="$build/i386/cc" --with-cc-opt="-O1 -g"
     ;;
 
 coverage)

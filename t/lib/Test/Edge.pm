@@ -434,8 +434,19 @@ sub workers {
     my $master = $opts{master} // $self->{master} or return;
     my @pids;
 
+    # the title of an emulator stays as it is, so the log has to tell
+
+    my $log = slurp(binary()) =~ /^#!.*qemu-/s ? $self->error_log() : undef;
+
     for my $pid (children($master)) {
         my $title = slurp("/proc/$pid/cmdline");
+
+        if (defined $log) {
+            $title = 'worker process';
+            $title .= ' shutting down'
+                if $log =~ /\b$pid#\d+: (?:exiting|gracefully)/;
+        }
+
         next if $title !~ /worker process/;
         next if $title =~ /shutting down/ && !$opts{all};
         push @pids, $pid;
