@@ -53,6 +53,16 @@ http {
             taptalent_webhook_response full;
         }
 
+        location /passed {
+            proxy_request_buffering off;
+            proxy_pass http://127.0.0.1:%%PORT_2%%;
+            error_page 502 =200 @passed;
+        }
+
+        location @passed {
+            taptalent_webhook on;
+        }
+
         location /key {
             taptalent_webhook on;
             taptalent_webhook_key secret-key;
@@ -208,6 +218,27 @@ SKIP: {
 
     like($output, qr/status codes: 400 2xx/, 'many streams') or diag($output);
     is(scalar $t->spool_lines(), 400, 'many streams: the spool');
+}
+
+# a body of which another location has read a part: its beginning is an event
+
+my $long = event() . ' ' x 1_500_000;
+
+$t->forget_spool();
+
+($status, $text) = request('/passed', $long, upload => $_), passed() for 0, 1;
+
+sub passed {
+    if ($status == 200) {
+        my @lines = $t->spool_lines();
+        is(length $lines[0]{_payload}, length $long, 'passed on: whole');
+
+    } else {
+        is($status, 503, 'passed on: not whole') or diag($text);
+        is(scalar $t->spool_lines(), 0, 'passed on: nothing is stored');
+    }
+
+    $t->forget_spool();
 }
 
 $t->no_alerts();
