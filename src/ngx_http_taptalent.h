@@ -18,7 +18,7 @@
 #include "ngx_http_taptalent_zone.h"
 
 
-#define NGX_HTTP_TAPTALENT_VERSION    "0.1.0"
+#define NGX_HTTP_TAPTALENT_VERSION    "0.1.1"
 
 
 #define NGX_HTTP_TAPTALENT_OFF        0
