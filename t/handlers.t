@@ -342,8 +342,8 @@ sub install {
     return if Test::Edge::slurp($stamp) eq $install;
 
     system("mkdir -p $modules && cd $modules && echo '{}' > package.json && "
-           . "{ $install } > npm.log 2>&1 < /dev/null") == 0
-        or BAIL_OUT("npm failed, see $modules/npm.log");
+           . "{ timeout 600 $install } > npm.log 2>&1 < /dev/null") == 0
+        or die "npm failed, see $modules/npm.log\n";
 
     open my $fh, '>', $stamp or die "$stamp: $!";
     print $fh $install;

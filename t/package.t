@@ -30,7 +30,7 @@ my $t = Test::Edge->new();
 my $top = $t->top();
 
 my ($status, $output) = command("$top/t/build/deb.sh");
-is($status, 0, 'build') or BAIL_OUT($output);
+is($status, 0, 'build') or die $output;
 
 my ($deb) = glob "$top/build/${package}_*.deb";
 
@@ -115,7 +115,7 @@ sub prepare {
         service nginx start
 SH
 
-    is($status, 0, 'another site') or BAIL_OUT($output);
+    is($status, 0, 'another site') or die $output;
 
     $master = master();
     as_ever();
@@ -131,7 +131,7 @@ SH
         dpkg-deb -b /tmp/newer /tmp/$package-newer.deb
 SH
 
-    is($status, 0, 'a newer version') or BAIL_OUT($output);
+    is($status, 0, 'a newer version') or die $output;
 }
 
 sub installed {
@@ -318,7 +318,7 @@ sub compatible {
     my $source = "$top/build/source-bookworm";
 
     my ($status, $output) = command("$top/t/build/source.sh", 'bookworm');
-    is($status, 0, 'the source of nginx') or BAIL_OUT($output);
+    is($status, 0, 'the source of nginx') or die $output;
 
     SKIP: {
         my ($version) = $t->read_file("$source/src/core/nginx.h")

@@ -240,7 +240,7 @@ system("mkdir -p $tree && cd $top && tar cf - config *.c src t/build"
     my $module = build('as it is');
 
     ok($module, 'as it is: it compiles')
-        or BAIL_OUT('the sources do not compile');
+        or die "the sources do not compile\n";
 
     my ($seconds, $text) = run($module, { test => 'kill',
                                           env => { TEST_KILLS => 6 } });
