@@ -102,8 +102,8 @@ my @mutants = (
       figure => undef, fails => 'with a reload where that is so' },
 
     { name => 'half an answer is one', file => 'deliver',
-      from => 'dctx->ended ? r->headers_out.status : 0;',
-      to => 'r->headers_out.status;',
+      from => 'dctx->ended = (rc == NGX_OK',
+      to => 'dctx->ended = (rc != NGX_DONE',
       test => 'forward_faults', env => { TEST_ONLY => 'application' } },
 
     { name => 'the close of FastCGI is its end', file => 'deliver',
