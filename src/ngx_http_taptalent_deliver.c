@@ -91,6 +91,7 @@ static ngx_int_t ngx_http_taptalent_answered(ngx_http_request_t *r,
     void *data, ngx_int_t rc);
 static void ngx_http_taptalent_upstream_done(ngx_http_request_t *r,
     ngx_int_t rc);
+static ngx_uint_t ngx_http_taptalent_grpc_failed(ngx_http_upstream_t *u);
 static ngx_uint_t ngx_http_taptalent_upstream_ended(ngx_http_upstream_t *u);
 static void ngx_http_taptalent_look(ngx_http_taptalent_deliver_ctx_t *dctx,
     ngx_buf_t *b);
@@ -784,6 +785,9 @@ ngx_http_taptalent_answered(ngx_http_request_t *r, void *data, ngx_int_t rc)
     if (dctx->ctx.failed) {
         /* what was sent is not the event */
 
+    } else if (dctx->ended && ngx_http_taptalent_grpc_failed(r->upstream)) {
+        /* the status of HTTP is 200 all the same */
+
     } else if (dctx->ended) {
         d->status = r->headers_out.status;
 
@@ -1100,6 +1104,47 @@ ngx_http_taptalent_upstream_done(ngx_http_request_t *r, ngx_int_t rc)
                    && ngx_http_taptalent_upstream_ended(r->upstream));
 
     dctx->finalize_request(r, rc);
+}
+
+
+/* by "grpc-status", which is in the trailers, or in a header without a body */
+
+static ngx_uint_t
+ngx_http_taptalent_grpc_failed(ngx_http_upstream_t *u)
+{
+    ngx_uint_t        i;
+    ngx_list_part_t  *part;
+    ngx_table_elt_t  *h;
+
+    if (u == NULL || u->schema.len < sizeof("grpc") - 1
+        || ngx_strncmp(u->schema.data, "grpc", sizeof("grpc") - 1) != 0)
+    {
+        return 0;
+    }
+
+    part = &u->headers_in.trailers.part;
+
+    if (part->nelts == 0) {
+        part = &u->headers_in.headers.part;
+    }
+
+    for ( /* void */ ; part; part = part->next) {
+
+        h = part->elts;
+
+        for (i = 0; i < part->nelts; i++) {
+
+            if (h[i].key.len == sizeof("grpc-status") - 1
+                && ngx_strncasecmp(h[i].key.data, (u_char *) "grpc-status",
+                                   sizeof("grpc-status") - 1)
+                   == 0)
+            {
+                return h[i].value.len != 1 || h[i].value.data[0] != '0';
+            }
+        }
+    }
+
+    return 0;
 }
 
 

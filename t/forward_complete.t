@@ -204,6 +204,15 @@ my %grpc = (
         [h2() . h2_data(1) . Test::Frames::bytes(3, 0, 1, pack 'N', 0),
          'hang', $YES],
 
+    'an error in the trailers' =>
+        [h2() . h2_data(0) . h2_trailers(13), 'hang', $NO],
+    'an error in the header' =>
+        [$SETTINGS . Test::Frames::head(1, [':status', 200, 'grpc-status', 13],
+                                        1), 'hang', $NO],
+    'no error in the header' =>
+        [$SETTINGS . Test::Frames::head(1, [':status', 200, 'grpc-status', 0],
+                                        1), 'hang', $YES],
+
     'a reset of the stream' =>
         [h2() . h2_data(0) . Test::Frames::bytes(3, 0, 1, pack 'N', 2),
          'hang', $NO],
@@ -380,7 +389,7 @@ sub h2 {
 sub h2_data { return Test::Frames::bytes(0, $_[0], 1, $BODY) }
 
 sub h2_trailers {
-    return Test::Frames::head(1, ['grpc-status', 0], 1);
+    return Test::Frames::head(1, ['grpc-status', $_[0] // 0], 1);
 }
 
 
