@@ -574,11 +574,19 @@ ngx_http_taptalent_measure_read(ngx_http_taptalent_spool_t *spool,
     fd = openat(spool->fd[NGX_HTTP_TAPTALENT_NEW], (char *) name,
                 O_RDONLY|O_NONBLOCK|O_NOFOLLOW|O_CLOEXEC);
 
-    if (fd == NGX_INVALID_FILE || ngx_fd_info(fd, &fi) == NGX_FILE_ERROR
+    if (fd == NGX_INVALID_FILE) {
+
+        if (ngx_errno != NGX_EMFILE && ngx_errno != NGX_ENFILE) {
+            count->read = count->size;
+        }
+
+        return;
+    }
+
+    if (ngx_fd_info(fd, &fi) == NGX_FILE_ERROR
         || ngx_file_uniq(&fi) != count->uniq)
     {
         count->read = count->size;
-        goto done;
     }
 
     while (count->read < count->size && counted->budget > 0
@@ -599,11 +607,7 @@ ngx_http_taptalent_measure_read(ngx_http_taptalent_spool_t *spool,
         counted->budget -= n;
     }
 
-done:
-
-    if (fd != NGX_INVALID_FILE) {
-        (void) ngx_close_file(fd);
-    }
+    (void) ngx_close_file(fd);
 }
 
 
