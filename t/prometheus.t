@@ -359,8 +359,8 @@ sub log_lines {
         while $part =~ /^\| (\w+) \| `(.+?)` \| .* \|$/mg;
 
     for my $file (map({ "src/ngx_http_taptalent_$_" }
-                      qw(respond commit census schedule work queue
-                         dedup)),
+                      qw(respond commit census deliver schedule work
+                         queue dedup variables)),
                   'ngx_http_taptalent_webhook_module')
     {
         my $source = $t->read_file("$top/$file.c")
