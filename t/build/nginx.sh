@@ -52,7 +52,13 @@ fi
 quietly "$name" make -s -C "$tree" -f objs/Makefile -f "$top/t/build/addon.mk" \
     -j "$jobs" binary
 
-ln -sf tree/objs/nginx "$build/$name/nginx"
+# Angie's has a name of its own
+
+for binary in nginx angie; do
+    if [ -x "$tree/objs/$binary" ]; then
+        ln -sf "tree/objs/$binary" "$build/$name/nginx"
+    fi
+done
 
 echo "built build/$name/nginx," \
-     "$("$build/$name/nginx" -v 2>&1 | sed 's/.*nginx\//nginx /')"
+     "$("$build/$name/nginx" -v 2>&1 | sed -n '1s/.*version: //p')"
