@@ -379,6 +379,7 @@ http {
 
         location = /hook {
             taptalent_webhook on;
+            taptalent_webhook_https off;
             taptalent_webhook_company_id any;
             taptalent_webhook_spool %%SPOOL%%;
         }
