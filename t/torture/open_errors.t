@@ -83,10 +83,10 @@ $t->expect_emerg(qr/\[emerg\]/);
 
 for my $case (
     ['the spool cannot be made', [$spool], 'mkdir:error=EACCES',
-     qr/mkdir\(\) "$spool" in .* failed, make the directory above it first/],
+     qr/the spool "$spool" in .* cannot be made, make the directory above it/],
     ['its mode cannot be set', [$spool], 'chmod:error=EPERM',
      qr/chmod\(\) "$spool" failed/],
-    ['the one above cannot be opened', [$p], 'openat:error=EMFILE',
+    ['the one above cannot be opened', ["$p/."], 'openat:error=EMFILE',
      qr/fsync\(\) of the directory above "$spool" failed/],
     ['the one above cannot be made durable', [$p], 'fsync:error=EIO',
      qr/fsync\(\) of the directory above "$spool" failed/],
