@@ -155,6 +155,7 @@ typedef struct {
     ngx_msec_t                        next;     /* not before, if it failed */
     ngx_uint_t                        run;      /* that it has failed in */
     unsigned                          trial:1;  /* while dest is down */
+    unsigned                          asked:1;  /* "next" is Retry-After's */
 } ngx_http_taptalent_item_t;
 
 

@@ -415,6 +415,7 @@ ngx_http_taptalent_failed(ngx_http_taptalent_item_t *item)
     if (dest && dest->down) {
 
         item->next = ngx_current_msec + delay;
+        item->asked = (d->retry_after > 0);
 
         ngx_http_taptalent_park(item);
         return;
@@ -515,17 +516,14 @@ ngx_http_taptalent_dest_failed(ngx_http_taptalent_dest_t *dest,
     }
 
     if (item->trial) {
-        dest->reached = d->connected;
-    }
+        dest->reached = (d->connected && (itself || d->retry_after == 0));
 
-    if (d->retry_after && !itself) {
-        dest->reached = 0;
-        ngx_http_taptalent_dest_probe(dest,
+        if (d->connected && !dest->reached) {
+            ngx_http_taptalent_dest_probe(dest,
                               ngx_http_taptalent_backoff(dest->owner, 1,
                                                          d->retry_after));
-    }
+        }
 
-    if (item->trial) {
         ngx_http_taptalent_dest_log(dest, d, dest->reached ? NGX_LOG_DEBUG
                                                            : NGX_LOG_INFO);
     }
@@ -663,6 +661,7 @@ ngx_http_taptalent_dest_timer(ngx_event_t *ev)
 {
     ngx_queue_t                 *p;
     ngx_http_taptalent_dest_t   *dest;
+    ngx_http_taptalent_item_t   *item;
     ngx_http_taptalent_queue_t  *q;
 
     dest = (ngx_http_taptalent_dest_t *)
@@ -684,11 +683,28 @@ ngx_http_taptalent_dest_timer(ngx_event_t *ev)
         ngx_queue_insert_head(&q->fresh, p);
         q->waiting--;
 
-    } else if (!ngx_queue_empty(&dest->failed)) {
-        p = ngx_queue_head(&dest->failed);
+        ngx_http_taptalent_queue_post(q);
+        return;
+    }
+
+    /* one that has asked for time has it */
+
+    for (p = ngx_queue_head(&dest->failed);
+         p != ngx_queue_sentinel(&dest->failed);
+         p = ngx_queue_next(p))
+    {
+        item = ngx_queue_data(p, ngx_http_taptalent_item_t, queue);
+
+        if (item->asked
+            && (ngx_msec_int_t) (item->next - ngx_current_msec) > 0)
+        {
+            continue;
+        }
+
         ngx_queue_remove(p);
         ngx_queue_insert_head(&q->ready, p);
         q->waiting--;
+        break;
     }
 
     ngx_http_taptalent_queue_post(q);
