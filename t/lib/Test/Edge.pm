@@ -567,8 +567,9 @@ sub gone {
 }
 
 
-# ->reload(%opts): HUP, and waits for new workers. False if nginx refused the
-# new configuration.
+# ->reload(%opts): HUP, and waits for new workers, and until the old ones accept
+# no more: until then they serve requests with the old configuration. False if
+# nginx refused the new one.
 #     old_gone => 1    waits also until the old workers have ended
 
 sub reload {
@@ -580,8 +581,9 @@ sub reload {
     $self->signal('HUP');
 
     my $done = $self->wait_for(sub {
-        my @new = grep { !$old{$_} } $self->workers();
-        return 1 if @new >= $self->{workers};
+        my @workers = $self->workers();
+        my @new = grep { !$old{$_} } @workers;
+        return 1 if @new >= $self->{workers} && @new == @workers;
         my $now = () = $self->error_log() =~ /\[emerg\]/g;
         return $now > $refused ? -1 : 0;
     }, 15, 'new workers');
