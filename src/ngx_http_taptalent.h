@@ -121,7 +121,7 @@ typedef struct {
     ngx_http_taptalent_waiter_t   waiter;
     ngx_str_t                     answer;    /* of a filter, or empty */
     ngx_http_taptalent_delivery_t  *delivery;    /* that it is, or NULL */
-    unsigned                      failed:1;  /* to give a variable's value */
+    unsigned                      failed:1;  /* a value could not be had */
 } ngx_http_taptalent_ctx_t;
 
 

@@ -660,6 +660,7 @@ ngx_http_taptalent_request_body(ngx_http_taptalent_deliver_ctx_t *dctx)
 static ngx_int_t
 ngx_http_taptalent_request_uri(ngx_http_taptalent_deliver_ctx_t *dctx)
 {
+    size_t                          len;
     u_char                         *p;
     ngx_uint_t                      flags;
     const char                     *must;
@@ -676,15 +677,15 @@ ngx_http_taptalent_request_uri(ngx_http_taptalent_deliver_ctx_t *dctx)
     r->uri = d->uri;
     r->unparsed_uri = d->uri;
 
-    r->request_line.len = sizeof("POST  HTTP/1.1") - 1 + d->uri.len;
+    len = sizeof("POST  HTTP/1.1") - 1 + d->uri.len;
 
-    p = ngx_pnalloc(r->pool, r->request_line.len);
+    p = ngx_pnalloc(r->pool, len);
     if (p == NULL) {
         return NGX_ERROR;
     }
 
-    ngx_sprintf(p, "POST %V HTTP/1.1", &d->uri);
     r->request_line.data = p;
+    r->request_line.len = ngx_sprintf(p, "POST %V HTTP/1.1", &d->uri) - p;
 
     flags = 0;
 
@@ -1345,10 +1346,13 @@ ngx_http_taptalent_no_send_chain(ngx_connection_t *c, ngx_chain_t *in,
 static u_char *
 ngx_http_taptalent_deliver_log(ngx_log_t *log, u_char *buf, size_t len)
 {
-    u_char                            *p;
-    ngx_http_request_t                *r;
-    ngx_http_log_ctx_t                *ctx;
-    ngx_http_taptalent_ctx_t          *tctx;
+    u_char                    *p;
+    ngx_err_t                  err;
+    ngx_http_request_t        *r;
+    ngx_http_log_ctx_t        *ctx;
+    ngx_http_taptalent_ctx_t  *tctx;
+
+    err = ngx_errno;
 
     p = buf;
     ctx = log->data;
@@ -1368,6 +1372,17 @@ ngx_http_taptalent_deliver_log(ngx_log_t *log, u_char *buf, size_t len)
     tctx = ngx_http_get_module_ctx(r, ngx_http_taptalent_webhook_module);
 
     if (tctx) {
+
+        /*
+         * Only the line of the allocation that failed says so: nginx takes
+         * a value that it has no memory for as an empty one, and sends a
+         * request without its Content-Length, which is one without a body.
+         */
+
+        if (err == NGX_ENOMEM) {
+            tctx->failed = 1;
+        }
+
         p = ngx_snprintf(buf, len, ", id %V", &tctx->event.id);
         len -= p - buf;
         buf = p;

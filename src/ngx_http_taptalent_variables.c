@@ -156,11 +156,15 @@ ngx_http_taptalent_base64_variable(ngx_http_request_t *r,
 
     len = ngx_base64_encoded_length(ctx->event.body.len);
 
-    text.data = (len <= NGX_HTTP_TAPTALENT_MAX_VALUE)
-                ? ngx_pnalloc(r->pool, len) : NULL;
+    if (len > NGX_HTTP_TAPTALENT_MAX_VALUE) {
+        return ngx_http_taptalent_no_variable(r, ctx);
+    }
+
+    text.data = ngx_pnalloc(r->pool, len);
 
     if (text.data == NULL) {
-        return ngx_http_taptalent_no_variable(r, ctx);
+        ctx->failed = 1;
+        return NGX_ERROR;
     }
 
     ngx_encode_base64(&text, &ctx->event.body);

@@ -4,7 +4,7 @@
 # table. build/coverage/*.gcov are the sources with the counts of each. A process
 # that is killed by SIGKILL is not counted.
 #     TESTS   what prove gets (default: all of t/)
-#     PROVE   how it is called
+#     PROVE   how it is called (default: as many tests at once as processors)
 
 . "$(dirname "$0")/lib.sh"
 
@@ -71,7 +71,7 @@ make_data
 failed=
 
 TEST_NGINX_BINARY=$build/coverage/nginx TEST_NGINX_MODULE= \
-    ${PROVE:-prove} -r ${TESTS:-t} || failed=yes
+    ${PROVE:-prove -j $jobs} -r ${TESTS:-t} || failed=yes
 
 for path in $(find "$COVERAGE_DATA" -name '*.gcda'); do
     cp "$path" "${path#"$COVERAGE_DATA"}"

@@ -3,13 +3,17 @@
 # test.sh VARIANT...: builds each variant, then runs the tests on each.
 #     TESTS   what prove gets (default: all of t/; for clang, trixie, forky
 #             and i386 a few)
-#     PROVE   how it is called
+#     PROVE   how it is called (default: as many tests at once as processors)
 
 . "$(dirname "$0")/lib.sh"
 
 cd "$top"
 
-short="t/verdicts.t t/json.t t/body.t t/config.t t/http2.t"
+# those that take long begin first; a file that is named twice runs once
+
+all="t/torture t/package.t t/rabbitmq.t t"
+short="t/torture/alloc_errors.t t/verdicts.t t/json.t t/body.t t/config.t
+t/http2.t"
 narrow="t/status.t t/prometheus.t t/counters.t t/signature.t t/body.t"
 
 built=
@@ -38,7 +42,7 @@ for variant in $built; do
 
     export TEST_NGINX_MODULE
 
-    tests=${TESTS:-t}
+    tests=${TESTS:-$all}
 
     case $variant in clang|trixie|forky)
         tests=${TESTS:-$short}
@@ -52,7 +56,7 @@ for variant in $built; do
     echo
     echo "== $variant: ${TEST_NGINX_BINARY:-the installed nginx}"
 
-    { ${PROVE:-prove} -r $tests 2>&1 && : > "$build/$variant.passed"; } \
+    { ${PROVE:-prove -j $jobs} -r $tests 2>&1 && : > "$build/$variant.passed"; } \
         | tee "$build/$variant-test.log"
 
     if [ ! -f "$build/$variant.passed" ]; then

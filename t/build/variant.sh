@@ -4,7 +4,8 @@
 #     debian     dynamic, for the installed nginx
 #     static     linked in, under AddressSanitizer and UBSan
 #     nothreads  linked in, without --with-threads
-#     clang      linked in, by clang, with what nginx has it warn of
+#     clang      linked in, by clang, with what nginx has it warn of; each
+#                allocation from a pool is one of malloc, which may fail
 #     trixie     linked in, nginx of the next Debian release
 #     forky      linked in, nginx of the one after it
 #     i386       linked in, for a processor of 32 bits
@@ -20,8 +21,9 @@ scripts=$top/t/build
 # nginx here and there copies nothing from a null pointer, and reads words at
 # any address: its own code is excused from these two checks, the module is not.
 
+palloc="-DNGX_DEBUG_PALLOC=1"
 sanitize="-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined \
--fno-sanitize=alignment,nonnull-attribute -DNGX_DEBUG_PALLOC=1"
+-fno-sanitize=alignment,nonnull-attribute $palloc"
 link="-fsanitize=address,undefined"
 
 case $1 in static|custom*)
@@ -54,7 +56,7 @@ nothreads)
 clang)
     "$scripts/source.sh" bookworm
     exec "$scripts/nginx.sh" clang "$build/source-bookworm" --with-threads \
-        --with-cc=clang
+        --with-cc=clang --with-cc-opt="-O1 -g $palloc"
     ;;
 
 trixie|forky)
@@ -75,7 +77,7 @@ coverage)
         -DCOVERAGE_DATA="\"$COVERAGE_DATA\"" -o "$build/coverage-exit.o" \
         "$scripts/coverage.c"
     exec "$scripts/nginx.sh" coverage "$build/source-bookworm" --with-threads \
-        --with-ld-opt="--coverage $build/coverage-exit.o"
+        --with-cc-opt="$palloc" --with-ld-opt="--coverage $build/coverage-exit.o"
     ;;
 
 custom|custom-*)

@@ -149,21 +149,30 @@ sub kill_all {
 }
 
 
-# the clock --------------------------------------------------------------------
+# libraries that are loaded before the others ----------------------------------
 
 
 # A clock that is so many seconds ahead, in what runs with this environment. It
 # can be set again; with env(files => 1) the times of files are ahead as well,
 # and it should not be. The clock of the machine is left alone.
 
-sub clock {
-    my ($class, $dir) = @_;
+sub clock { return preloaded('clock', $_[1]) }
 
-    my $self = bless { file => "$dir/clock", library => "$dir/clock.so" },
-                     'Test::Fault::Clock';
+# Allocations: the n-th from when it is set to n fails, in what runs with this
+# environment. get() is 0 if it has.
+
+sub alloc { return preloaded('alloc', $_[1]) }
+
+# t/torture/NAME.c, and the file in DIR that it reads
+
+sub preloaded {
+    my ($name, $dir) = @_;
+
+    my $self = bless { file => "$dir/$name", library => "$dir/$name.so",
+                       variable => 'TEST_' . uc $name }, 'Test::Fault::Preloaded';
 
     system('gcc', '-shared', '-fPIC', '-O1', '-o', $self->{library},
-           dirname(__FILE__) . '/../../torture/clock.c') == 0
+           dirname(__FILE__) . "/../../torture/$name.c") == 0
         or Test::More::plan(skip_all => 'gcc does not make a shared library');
 
     return $self->set(0);
@@ -460,27 +469,35 @@ sub end {
 }
 
 
-package Test::Fault::Clock;
+package Test::Fault::Preloaded;
 
 
 # the file stays the same one
 
 sub set {
-    my ($self, $seconds) = @_;
+    my ($self, $number) = @_;
 
     open my $fh, -e $self->{file} ? '+<' : '>', $self->{file}
         or die "open(): $!";
-    syswrite $fh, pack 'q', $seconds;
+    syswrite $fh, pack 'q', $number;
     close $fh;
+    chmod 0666, $self->{file};
 
     return $self;
+}
+
+
+sub get {
+    my ($self) = @_;
+
+    return unpack 'q', Test::Fault::slurp($self->{file});
 }
 
 
 sub env {
     my ($self, %arg) = @_;
 
-    return (LD_PRELOAD => $self->{library}, TEST_CLOCK => $self->{file},
+    return (LD_PRELOAD => $self->{library}, $self->{variable} => $self->{file},
             $arg{files} ? (TEST_CLOCK_FILES => 1) : ());
 }
 
