@@ -288,6 +288,27 @@ for my $case (
 empty('headers');
 
 
+# what stands in a line that is not ours, or from another version
+
+$app->forget();
+put('headers.ndjson', line(event(n => 'headers'), headers =>
+    ',"x-webhook-id":"fake","x-webhook-attempt":"99","x-webhook-received":"fake"'
+    . ',"x-webhook-key":"s3cret","x-webhook-tag":"one"'));
+ok($app->wait_for(1, 10), 'headers of a line: sent');
+
+{
+    my ($request) = $app->requests();
+    my %got = map { lc $_->[0] => $_->[1] } @{ $request->{headers} };
+
+    is(join(' ', grep { /fake|s3cret/ || $_ eq '99' } values %got), '',
+       'headers of a line: ours are ours, and a key goes nowhere');
+    is($got{'x-webhook-attempt'}, 1, 'headers of a line: the attempt');
+    is($got{'x-webhook-tag'}, 'one', 'headers of a line: others');
+}
+
+empty('headers of a line');
+
+
 # variables --------------------------------------------------------------------
 
 

@@ -2,7 +2,7 @@
 
 # coverage.sh: which lines and branches of the module the tests execute, as a
 # table. build/coverage/*.gcov are the sources with the counts of each. A process
-# that is killed by SIGKILL is not counted.
+# that dies by a signal which no test has sent is not counted.
 #     TESTS   what prove gets (default: all of t/)
 #     PROVE   how it is called (default: as many tests at once as processors)
 
@@ -70,7 +70,7 @@ make_data
 
 failed=
 
-TEST_NGINX_BINARY=$build/coverage/nginx TEST_NGINX_MODULE= \
+TEST_COVERAGE=1 TEST_NGINX_BINARY=$build/coverage/nginx TEST_NGINX_MODULE= \
     ${PROVE:-prove -j $jobs} -r ${TESTS:-t} || failed=yes
 
 for path in $(find "$COVERAGE_DATA" -name '*.gcda'); do

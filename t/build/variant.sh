@@ -26,6 +26,12 @@ sanitize="-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined \
 -fno-sanitize=alignment,nonnull-attribute $palloc"
 link="-fsanitize=address,undefined"
 
+# The branches of nginx's macros that log are not the module's: functions then,
+# and none for debug.
+
+functions="-DNGX_DEBUG=0 -DNGX_HAVE_C99_VARIADIC_MACROS=0 \
+-DNGX_HAVE_GCC_VARIADIC_MACROS=0"
+
 case $1 in static|custom*)
     ADDON_CFLAGS="-fsanitize=alignment,nonnull-attribute"
     export ADDON_CFLAGS
@@ -77,7 +83,8 @@ coverage)
         -DCOVERAGE_DATA="\"$COVERAGE_DATA\"" -o "$build/coverage-exit.o" \
         "$scripts/coverage.c"
     exec "$scripts/nginx.sh" coverage "$build/source-bookworm" --with-threads \
-        --with-cc-opt="$palloc" --with-ld-opt="--coverage $build/coverage-exit.o"
+        --with-cc-opt="$palloc $functions" \
+        --with-ld-opt="--coverage $build/coverage-exit.o"
     ;;
 
 custom|custom-*)

@@ -211,6 +211,51 @@ for my $case (
 ok($t->stop(), 'stopped');
 
 
+# a delivery -------------------------------------------------------------------
+
+
+# The descriptor that stands for the client is a worker's first one of these.
+
+{
+    my $conf = $t->read_file('nginx.conf');
+
+    $t->expect_alert(qr/for deliveries failed/);
+    $t->forget_spool();
+    $app->mode('all:200');
+    $t->write_file('nginx.conf',
+        $conf =~ s/(taptalent_webhook_spool [^;]*;)/$1
+            taptalent_webhook_forward \/app;/r);
+
+    for my $case (
+        ['no descriptor', 'socket:error=EMFILE:when=1',
+         qr/socket\(\) for deliveries failed/],
+        ['it is not for the children', 'fcntl:error=EBADF:when=1',
+         qr/fcntl\(\) or .* for deliveries failed/],
+    ) {
+        my ($name, $inject, $like) = @$case;
+
+        $t->run();
+        $t->mark_log();
+        $app->forget();
+
+        my ($pid) = $t->workers();
+        my $strace = Test::Fault->strace([$pid], $inject);
+
+        is(post()->{status}, 200, "$name: accepted");
+        ok($t->wait_log($like), "$name: logged");
+        ok($app->wait_for(1, 10), "$name: delivered after all");
+        ok($t->wait_for(sub { !files() }, 10), "$name: once");
+        is(scalar($app->requests()), 1, "$name: and not again");
+        $strace->detach();
+        ok($t->stop(), "$name: stopped");
+    }
+
+    $app->mode('');
+    $app->forget();
+    $t->write_file('nginx.conf', $conf);
+}
+
+
 # a full disk ------------------------------------------------------------------
 
 
