@@ -178,8 +178,7 @@ sub indented {
 # the reference and the source -----------------------------------------------
 
 sub source {
-    return join '', map { $t->read_file($_) }
-                        glob("$top/*.c"), glob("$top/src/*.c");
+    return join '', map { $t->read_file($_) } grep { /\.c$/ } $t->sources();
 }
 
 sub directives {
@@ -322,13 +321,13 @@ sub verdicts {
 
 sub layout {
     my $text = $text{'docs/development.md'};
-    my $source = source() . join '', map { $t->read_file($_) }
-                                         glob "$top/src/*.h";
+    my $source = join '', map { $t->read_file($_) } $t->sources();
     my ($layout) = $text =~ /^## Layout$(.*?)^## /ms;
     my ($way) = $text =~ /^## The way of an event$(.*?)^## /ms;
     my ($tests) = $text =~ /^## Adding a test$(.*?)^## /ms;
 
-    my @files = map { s{.*/ngx_http_taptalent_?}{}r } glob "$top/src/*";
+    my @files = map { s{.*/ngx_http_taptalent_?}{}r }
+                    grep { m{/src/} } $t->sources();
     my @named = map { /`(\w+\.(?:c|h|html))`/g } $layout =~ /^(\|[^|]*\|)/mg;
 
     is(join(' ', sort @named), join(' ', sort grep { $_ ne '.h' } @files),

@@ -159,7 +159,7 @@ sub forwarding {
 
     # the limits are those of the source
 
-    my $header = $t->read_file("$top/src/ngx_http_taptalent_queue.h");
+    my $header = $t->read_file($t->sources('queue.h'));
     my %limit = $header =~ /^#define NGX_HTTP_TAPTALENT_(\w+) +(\d+)/mg;
 
     my ($events, $megabytes, $destinations) =

@@ -17,8 +17,7 @@ use Test::Edge;
 my $t = Test::Edge->new();
 my $top = $t->top();
 my $text = $t->read_file("$top/docs/troubleshooting.md");
-my $source = join '', map { $t->read_file($_) } glob("$top/*.c"),
-                                                glob("$top/src/*.c");
+my $source = join '', map { $t->read_file($_) } grep { /\.c$/ } $t->sources();
 my $spool = $t->spool();
 
 # what is indented and not in a fence; those of nginx -t begin with the level

@@ -358,12 +358,11 @@ sub log_lines {
     $shown{"$1 $2"} = 0
         while $part =~ /^\| (\w+) \| `(.+?)` \| .* \|$/mg;
 
-    for my $file (map({ "src/ngx_http_taptalent_$_" }
+    for my $file (map { $t->sources("$_.c") }
                       qw(respond commit census deliver schedule work
-                         queue dedup variables)),
-                  'ngx_http_taptalent_webhook_module')
+                         queue dedup variables webhook_module))
     {
-        my $source = $t->read_file("$top/$file.c")
+        my $source = $t->read_file($file)
                      =~ s/\bngx_\w+_n\s+"/"%s/gr;
 
         while ($source =~ /ngx_log_error\(([\w>-]+), [^"]*?
@@ -372,7 +371,7 @@ sub log_lines {
             my ($level, $text) = ($1, $2);
 
             # what nginx -t says
-            next if $file !~ /^src/ && $level =~ /EMERG|WARN/;
+            next if $file =~ /_module/ && $level =~ /EMERG|WARN/;
 
             $text =~ s/"\s+"//g;
             $text =~ s/^"|"\s*$//g;

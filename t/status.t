@@ -159,7 +159,7 @@ sub spool {
 # formats ----------------------------------------------------------------------
 
 sub formats {
-    my $page = $t->read_file($t->top() . '/src/ngx_http_taptalent_page.html');
+    my $page = $t->read_file($t->sources('page.html'));
     my %type = (html => 'text/html; charset=utf-8', json => 'application/json',
                 metrics => 'text/plain; version=0.0.4; charset=utf-8');
 

@@ -10,8 +10,9 @@ use Test::More;
 
 my $top = "$FindBin::Bin/..";
 
-for my $path (sort glob("$top/*.[ch]"), glob("$top/src/*.[ch]"),
-                   map { glob "$top/t/$_/*.[ch]" } qw(bench build fuzz torture)) {
+for my $path (sort glob("$top/*.[ch]"),
+                   map { glob "$top/$_/*.[ch]" } qw(src src/* t/bench t/build
+                                                    t/fuzz t/torture)) {
     my ($name) = $path =~ m{^\Q$top\E/(.*)$};
 
     open my $file, '<:raw', $path or die "$path: $!";

@@ -21,7 +21,7 @@ CFLAGS = -std=gnu11 -O1 -g -fno-omit-frame-pointer -ffunction-sections \
 	-fdata-sections -D_GNU_SOURCE -DNGX_DEBUG_PALLOC=1 \
 	-Wall -Wextra -Wno-unused-parameter -Werror $(SANITIZE) \
 	-I$(NGINX)/src/core -I$(NGINX)/src/event \
-	-I$(NGINX)/src/os/unix -I$(NGINX)/objs -I$(TOP)/src -I$(FUZZ)
+	-I$(NGINX)/src/os/unix -I$(NGINX)/objs -I$(TOP)/src -I$(TOP)/src/event -I$(FUZZ)
 LDFLAGS = $(SANITIZE) -Wl,--gc-sections -Wl,--wrap=malloc
 LIBS = -lyajl -lcrypto
 
@@ -29,7 +29,7 @@ MODULE = $(patsubst %,ngx_http_taptalent_%.o,event envelope json signature)
 CORE = $(patsubst %,ngx_%.o,string palloc array times alloc)
 COMMON = $(MODULE) $(CORE) fuzz.o
 
-vpath %.c $(FUZZ) $(TOP)/src $(NGINX)/src/core $(NGINX)/src/os/unix
+vpath %.c $(FUZZ) $(TOP)/src/event $(NGINX)/src/core $(NGINX)/src/os/unix
 
 
 all: $(BINARIES)

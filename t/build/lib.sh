@@ -40,5 +40,5 @@ quietly() {
 
 stamped() {
     [ -f "$1" ] && [ "$(cat "$1")" = "$2" ] \
-        && [ -z "$(find "$top/config" "$top/t/build" "$top"/src/*.html -newer "$1" -type f)" ]
+        && [ -z "$(find "$top/config" "$top/t/build" "$top"/src/*/*.html -newer "$1" -type f)" ]
 }

@@ -175,7 +175,6 @@ Test::Fault->need('root', 'loop', 'strace', 'xfs');
 
 my $top = Test::Edge->top();
 my $tree = "$top/build/mutants";
-my $prefix = 'src/ngx_http_taptalent_';
 my @results;
 
 plan(skip_all => 'needs nginx-dev') unless -f '/usr/share/nginx/src/conf_flags';
@@ -256,7 +255,7 @@ for my $mutant (@mutants) {
 
     my $figure = exists $mutant->{figure} ? $mutant->{figure} : 'lost';
     my $fails = $mutant->{fails} || $LOST;
-    my $path = "$prefix$mutant->{file}.c";
+    my $path = Test::Edge->sources("$mutant->{file}.c") =~ s{^\Q$top\E/}{}r;
     my $source = read_file("$top/$path");
     my $from = join '\s+', map { quotemeta } split ' ', $mutant->{from};
     my $places = () = $source =~ /$from/g;

@@ -145,6 +145,21 @@ sub module {
 sub top { return $TOP }
 
 
+# ->sources: the paths of the module's own files; with 'queue.c' that one's.
+
+sub sources {
+    my ($self, $name) = @_;
+
+    my @paths = sort grep { -f } map { glob "$TOP/$_" } qw(*.c src/* src/*/*);
+
+    return @paths if !defined $name;
+
+    my ($path) = grep { m{/ngx_http_taptalent_\Q$name\E$} } @paths;
+
+    return $path // die "no $name in the sources\n";
+}
+
+
 # ->version, ->has(what): nginx's version as a v-string-like number (1.22.1 is
 # 1022001), and whether `what` is among its configure arguments. A module is
 # built with threads if its nginx was.
