@@ -323,7 +323,7 @@ my @cases = (
     [qw(read       new/5      1 alone)],
     [qw(close      new/5      1 ignored)],
     [qw(openat     5.done     1 alone)],
-    [qw(newfstatat 5          1 stops)],
+    [$stat, qw(    5          1 stops)],
     [qw(openat     5.done     2 stops)],
     [qw(write      new/5.done 1 stops)],
     [qw(close      new/5.done 1 ignored)],
@@ -334,11 +334,11 @@ my @cases = (
     [qw(fdatasync  -          1 stops)],
     [qw(renameat2  dead       1 stops)],
     [qw(fsync      dead       1 stops twice)],
-    [qw(newfstatat dead       1 stops twice)],
+    [$stat, qw(    dead       1 stops twice)],
     [qw(renameat2  corrupt    1 stops)],
     [qw(renameat   corrupt    1 ignored)],
     [qw(fsync      corrupt    1 stops)],
-    [qw(newfstatat corrupt    1 stops)],
+    [$stat, qw(    corrupt    1 stops)],
 );
 
 my @errors = qw(EIO ENOSPC EMFILE);
