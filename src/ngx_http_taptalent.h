@@ -186,6 +186,7 @@ ngx_int_t ngx_http_taptalent_make_spools(ngx_conf_t *cf,
 /* for the module */
 ngx_int_t ngx_http_taptalent_init_module(ngx_cycle_t *cycle);
 ngx_int_t ngx_http_taptalent_init_process(ngx_cycle_t *cycle);
+void ngx_http_taptalent_exit_process(ngx_cycle_t *cycle);
 
 
 /* check */

@@ -687,3 +687,10 @@ ngx_http_taptalent_init_census(ngx_cycle_t *cycle,
     return ngx_http_taptalent_census_init(cycle, tmcf->zone, commits.elts,
                                           commits.nelts);
 }
+
+
+void
+ngx_http_taptalent_exit_process(ngx_cycle_t *cycle)
+{
+    ngx_http_taptalent_event_free_id();
+}

@@ -73,6 +73,9 @@ static ngx_int_t ngx_http_taptalent_company_number(
 static ngx_uint_t ngx_http_taptalent_unpaired(u_char *p, u_char *last);
 
 
+static EVP_MD_CTX  *ngx_http_taptalent_id_ctx;
+
+
 static yajl_callbacks  ngx_http_taptalent_yajl = {
     ngx_http_taptalent_yajl_null,
     ngx_http_taptalent_yajl_boolean,
@@ -458,27 +461,27 @@ ngx_http_taptalent_event_id(ngx_http_taptalent_event_t *ev)
     u_char        md[EVP_MAX_MD_SIZE];
     const EVP_MD *type;
 
-    static EVP_MD_CTX  *ctx;
-
     /* the type is looked up once: this takes longer than a small body */
 
     type = NULL;
 
-    if (ctx == NULL) {
-        ctx = EVP_MD_CTX_new();
-        if (ctx == NULL) {
+    if (ngx_http_taptalent_id_ctx == NULL) {
+
+        ngx_http_taptalent_id_ctx = EVP_MD_CTX_new();
+        if (ngx_http_taptalent_id_ctx == NULL) {
             return NGX_ERROR;
         }
 
         type = EVP_sha256();
     }
 
-    if (EVP_DigestInit_ex(ctx, type, NULL) != 1
-        || EVP_DigestUpdate(ctx, ev->body.data, ev->body.len) != 1
-        || EVP_DigestFinal_ex(ctx, md, NULL) != 1)
+    if (EVP_DigestInit_ex(ngx_http_taptalent_id_ctx, type, NULL) != 1
+        || EVP_DigestUpdate(ngx_http_taptalent_id_ctx, ev->body.data,
+                            ev->body.len)
+           != 1
+        || EVP_DigestFinal_ex(ngx_http_taptalent_id_ctx, md, NULL) != 1)
     {
-        EVP_MD_CTX_free(ctx);
-        ctx = NULL;
+        ngx_http_taptalent_event_free_id();
         return NGX_ERROR;
     }
 
@@ -488,6 +491,14 @@ ngx_http_taptalent_event_id(ngx_http_taptalent_event_t *ev)
     ev->id.len = NGX_HTTP_TAPTALENT_ID_LEN;
 
     return NGX_OK;
+}
+
+
+void
+ngx_http_taptalent_event_free_id(void)
+{
+    EVP_MD_CTX_free(ngx_http_taptalent_id_ctx);
+    ngx_http_taptalent_id_ctx = NULL;
 }
 
 

@@ -135,6 +135,9 @@ ngx_uint_t ngx_http_taptalent_event_match(ngx_str_t *pattern,
  */
 ngx_int_t ngx_http_taptalent_event_id(ngx_http_taptalent_event_t *ev);
 
+/* Frees what a process keeps for these: a module that is unloaded loses it. */
+void ngx_http_taptalent_event_free_id(void);
+
 /*
  * Parses ev->body.  Returns NGX_HTTP_TAPTALENT_NONE and sets what the struct
  * says, pointing into the body or into the struct; or JSON, PAYLOAD,
