@@ -229,6 +229,24 @@ sub asked {
     cmp_ok(($start[1] // 0) - $start[0], '>=', 1.9,
            'Retry-After of a day: after "max"');
 
+    # what is too large to be counted, a date that is far away or was
+
+    for my $case (['429r99999999999999999999,200', 1], ['429r4294967296,200', 1],
+                  ['503d9999999999,200', 1], ['503d-86400,200', 0],
+                  ['503r-1,200', 0], ['503r1x,200', 0])
+    {
+        my ($mode, $least) = @$case;
+
+        afresh('initial=100ms max=1s');
+
+        my $event = post($mode);
+
+        arrives($event, 2, "$mode: tried again");
+        @start = map { $_->{start} } requests_of($event);
+        cmp_ok($start[1] - $start[0], '>=', $least ? 0.9 : 0,
+               "$mode: after " . ($least ? '"max"' : 'the usual delay'));
+    }
+
     # of all
 
     afresh('initial=100ms max=2s');

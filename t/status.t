@@ -203,6 +203,14 @@ sub formats {
         ['/status', 'text/html;q=2, application/json;q=0.001', 'json'],
         ['/status', 'text/html;q=0.1234, application/json;q=0.001', 'json'],
         ['/status', 'text/html;q=x, application/json;q=0.001', 'json'],
+        ['/status', 'text/html;q=1.001, application/json;q=0.001', 'json'],
+        ['/status', 'text/html;q=, application/json;q=0.001', 'json'],
+        ['/status', 'text/html;q=05, application/json;q=0.001', 'json'],
+        ['/status', 'text/html;q=0./1, application/json;q=0.001', 'json'],
+        ['/status', 'text/html;q=0.1:, application/json;q=0.001', 'json'],
+        ['/status', 'text/html;q=/, application/json;q=0.001', 'json'],
+        ['/status', 'text/html;q5, application/json;q=0.9', 'html'],
+        ['/status', 'a/b, text*, /*, application/json;q=0.1', 'json'],
         ['/status', ',, ,application/json,', 'json'],
         ['/status', ['text/html;q=0.1', 'application/json;q=0.2'], 'json'],
         ['/status', ['application/json;q=0.1', 'text/html;q=0.2'], 'html'],
@@ -216,7 +224,8 @@ sub formats {
         my @accept = ref $accept ? @$accept : $accept // ();
         my $name = "$uri, Accept: " . (join(' + ', @accept) || 'none');
 
-        my $r = $t->get($uri, headers => [map { (Accept => $_) } @accept]);
+        my $r = $t->get($uri, headers => [Origin => 'text/html',
+                                          map { (Accept => $_) } @accept]);
 
         is($r->{status}, 200, $name);
         is($r->{headers}{'content-type'}, $type{$format}, 'type');
