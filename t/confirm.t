@@ -355,7 +355,11 @@ sub system_of_theirs {
             vec($in, fileno $s, 1) = 1;
         }
 
-        for my $s (grep { vec $ready, fileno $_, 1 } @open) {
+        # what grep returns are the elements themselves
+
+        my @ready = grep { vec $ready, fileno $_, 1 } @open;
+
+        for my $s (@ready) {
             next if serve($s, \%times);
             vec($in, fileno $s, 1) = 0;
             @open = grep { $_ != $s } @open;

@@ -500,7 +500,9 @@ EOC
                  =~ /^ALL_INCS = ((?:.*\\\n)*.*)/m;
     my @dirs = map { "-I$tree/$_" } $list =~ /-I (\S+)/g;
 
-    system('gcc', '-o', $binary, @dirs, '-I' . $t->top() . '/src', $source)
+    push @dirs, map { "-I$_" } glob $t->top() . '/src/*/';
+
+    system('gcc', '-o', $binary, @dirs, $source)
         == 0 or die 'gcc failed';
 
     my ($data, $changing) = split ' ', qx{$binary};
