@@ -45,7 +45,8 @@ sub new {
             'cluster_partition_handling = pause_minority',
             'cluster_formation.peer_discovery_backend = classic_config',
             (map { "cluster_formation.classic_config.nodes."
-                   . ($_ + 1) . " = node$_\@localhost" } 0 .. $n - 1),
+                   . ($_ + 1) . " = node$_\@localhost" }
+                 0 .. ($i == 0 ? 0 : $n - 1)),
             'disk_free_limit.absolute = 10MB',
             'log.file.level = warning', '');
 
@@ -98,7 +99,8 @@ sub spawn {
 }
 
 
-# ->start(i...): the first alone, so that the others find a cluster to join.
+# ->start(i...): the first alone, so that the others find a cluster to join; it
+# knows of no others, for which RabbitMQ 4 would wait.
 
 sub start {
     my ($self, @nodes) = @_;
