@@ -68,7 +68,7 @@ sub said {
     my ($output, $level) = @_;
 
     return grep { !/configuration file .* test failed/ }
-           $output =~ /^(?:nginx:|\S+ \S+) \[$level\] (?:\d+#\d+: )?(.*)$/mg;
+           $output =~ /^(?:\w+:|\S+ \S+) \[$level\] (?:\d+#\d+: )?(.*)$/mg;
 }
 
 sub good {

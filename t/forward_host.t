@@ -228,6 +228,10 @@ sub delivery {
                           port => $t->port($servers{$name}[2]),
                           host => $host)->{status};
 
+    # Angie takes no others
+
+    return undef if $status == 400 && $host =~ /[^\w.:\[\]-]/;
+
     is($status, 200, "$name, " . substr($host, 0, 20) . ': accepted')
         or return undef;
 
