@@ -158,8 +158,8 @@ sub kill_all {
 
 sub clock { return preloaded('clock', $_[1]) }
 
-# Allocations: the n-th from when it is set to n fails, in what runs with this
-# environment. get() is 0 if it has.
+# Allocations: the n-th from when it is set to n fails, of a worker whose master
+# runs with this environment. get() is 0 if it has.
 
 sub alloc { return preloaded('alloc', $_[1]) }
 
