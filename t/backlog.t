@@ -170,7 +170,7 @@ sub gives_way {
     fill(1000);
     ok($t->wait_for(sub { empty() }, 50), "$name: all are taken meanwhile");
     ok(scalar $t->grep_log(qr/queue: gives way/), "$name: a share at a time")
-        if $t->has('--with-debug');
+        if $t->debugs();
 
     $strace->detach();
     is_deeply([map { $_->answer()->{status} } @waiting], [200, 200, 200],

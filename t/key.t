@@ -17,7 +17,7 @@ my $t = Test::Edge->new();
 
 # nginx itself logs the headers of a request at the debug level
 
-my $debug = $t->has('--with-debug') && !$t->has('NGX_DEBUG=0');
+my $debug = $t->debugs();
 $ENV{TEST_NGINX_DEBUG} = 1 if $debug;
 
 my %key = (

@@ -160,9 +160,9 @@ sub sources {
 }
 
 
-# ->version, ->has(what): nginx's version as a v-string-like number (1.22.1 is
-# 1022001), and whether `what` is among its configure arguments. A module is
-# built with threads if its nginx was.
+# ->version, ->has(what), ->debugs: nginx's version as a v-string-like number
+# (1.22.1 is 1022001), whether `what` is among its configure arguments, and
+# whether it has debug lines. A module is built with threads if its nginx was.
 
 sub version {
     my ($self) = @_;
@@ -173,6 +173,11 @@ sub version {
 sub has {
     my ($self, $what) = @_;
     return $self->configured() =~ /\Q$what\E/ ? 1 : 0;
+}
+
+sub debugs {
+    my ($self) = @_;
+    return $self->has('--with-debug') && !$self->has('NGX_DEBUG=0');
 }
 
 sub configured {

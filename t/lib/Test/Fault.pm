@@ -158,10 +158,32 @@ sub kill_all {
 
 sub clock { return preloaded('clock', $_[1]) }
 
-# Allocations: the n-th from when it is set to n fails, of a worker whose master
-# runs with this environment. get() is 0 if it has.
+# Allocations of what runs with this environment:
+#
+#   $alloc->set($n);                of a worker, the n-th from now fails
+#   $alloc->set($n, master => 1);   of the master
+#   $alloc->set($n, module => 1);   of those the module's alone are counted; it
+#                                   has to be linked in
+#
+# get() is 0 if it has failed.
 
-sub alloc { return preloaded('alloc', $_[1]) }
+sub alloc {
+    my ($class, $dir, $binary) = @_;
+    my $self = preloaded('alloc', $dir);
+    my ($first, $last);
+
+    for (split /\n/, `nm -nS $binary 2>&1`) {
+        next if !/^([0-9a-f]+) ([0-9a-f]+) t ngx_http_taptalent_(?!.*\.cold)/i;
+
+        $first //= hex $1;
+        $last = hex($1) + hex($2);
+    }
+
+    $self->{env} = { TEST_ALLOC_CODE => sprintf '%x-%x', $first, $last }
+        if $last;
+
+    return bless($self, 'Test::Fault::Alloc')->set(0);
+}
 
 # t/torture/NAME.c, and the file in DIR that it reads
 
@@ -472,14 +494,21 @@ sub end {
 package Test::Fault::Preloaded;
 
 
-# the file stays the same one
-
 sub set {
     my ($self, $number) = @_;
 
+    return $self->store(pack 'q', $number);
+}
+
+
+# the file stays the same one
+
+sub store {
+    my ($self, $bytes) = @_;
+
     open my $fh, -e $self->{file} ? '+<' : '>', $self->{file}
         or die "open(): $!";
-    syswrite $fh, pack 'q', $number;
+    syswrite $fh, $bytes;
     close $fh;
     chmod 0666, $self->{file};
 
@@ -498,7 +527,28 @@ sub env {
     my ($self, %arg) = @_;
 
     return (LD_PRELOAD => $self->{library}, $self->{variable} => $self->{file},
-            $arg{files} ? (TEST_CLOCK_FILES => 1) : ());
+            $arg{files} ? (TEST_CLOCK_FILES => 1) : (), %{$self->{env} // {}});
+}
+
+
+package Test::Fault::Alloc;
+
+our @ISA = ('Test::Fault::Preloaded');
+
+
+sub set {
+    my ($self, $n, %arg) = @_;
+
+    return $self->store(pack 'q3', $arg{master} ? (0, $n) : ($n, 0),
+                        $arg{module} ? 1 : 0);
+}
+
+
+sub get {
+    my ($self) = @_;
+    my ($worker, $master) = unpack 'q3', Test::Fault::slurp($self->{file});
+
+    return $worker || $master;
 }
 
 
