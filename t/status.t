@@ -572,7 +572,8 @@ sub waiting {
     # under names that say nothing, or seem to
 
     for my $name ('by-hand', 'events-2-20261123', 'x-1-0123abcd', '-1-00000000',
-                  '20261123T081113.123Z-1-2-x-0123abcd', 'events-99-20261123')
+                  '20261123T081113.123Z-1-2-x-0123abcd', 'events-99-20261123',
+                  '20269999T081113.123Z-by-hand')
     {
         $t->write_file("$spool/new/$name.ndjson", $line x 7);
         events_are(7, "$name.ndjson: its lines");
@@ -583,6 +584,11 @@ sub waiting {
 
     $t->write_file("$spool/new/$_.ndjson", $line x 3) for 1 .. 400;
     events_are(1200, 'many of them');
+    $t->write_file("$spool/new/$_.ndjson", $line x 3) for 401 .. 6000;
+    ok(spool('spool', sub { $_->{backlog}{files} == 6000
+                            && $_->{backlog}{events} > 10000
+                            && $_->{backlog}{events} <= 6000 + 2 * 4096 }),
+       'more than are remembered: each of the others is one');
     unlink glob "$spool/new/*";
     $t->write_file("$spool/new/empty.ndjson", '');
     events_are(1, 'one without a line');
@@ -601,6 +607,9 @@ sub waiting {
     is(spool('spool')->{backlog}{bytes}, 5 * 1024 ** 3, 'its bytes');
     is(metrics()->{"taptalent_webhook_backlog_bytes{spool=\"$spool\"}"},
        5 * 1024 ** 3, 'the same in the metrics');
+    rename "$spool/new/sparse.ndjson", "$spool/new/20261123T081113.123Z-"
+           . '0123456789abcdef-0000000001-20000000-0123abcd.ndjson';
+    events_are(20_000_000, 'one with more than anybody writes, by its name');
     unlink glob "$spool/new/*";
     events_are(0, 'nothing');
 }

@@ -588,6 +588,15 @@ sub detach {
 }
 
 
+# how many calls have failed, or were delayed
+
+sub injected {
+    my ($self) = @_;
+
+    return scalar(() = $self->text() =~ /\((?:INJECTED|DELAYED)\)$/mg);
+}
+
+
 # what was called, live or after detach()
 
 sub text {
