@@ -91,8 +91,7 @@ ngx_http_taptalent_queue_name(ngx_http_taptalent_queue_t *q, u_char *name,
 
     len = ngx_strlen(name);
 
-    if (len <= sizeof(".ndjson") - 1
-        || ngx_strcmp(name + len - (sizeof(".ndjson") - 1), ".ndjson") != 0
+    if (!ngx_http_taptalent_spool_name_is_file(name, len)
         || ngx_http_taptalent_find_name(&q->pending, name))
     {
         return;

@@ -18,8 +18,7 @@
  */
 
 
-#define NGX_HTTP_TAPTALENT_SIDECAR      ".done"
-#define NGX_HTTP_TAPTALENT_NAMES        100  /* of one name, in corrupt/ */
+#define NGX_HTTP_TAPTALENT_NAMES  100  /* of one name, in corrupt/ */
 
 
 /* what a sidecar says */
@@ -32,7 +31,6 @@ typedef struct {
 } ngx_http_taptalent_records_t;
 
 
-static void ngx_http_taptalent_backlog_sidecar(u_char *sidecar, u_char *name);
 static int ngx_http_taptalent_backlog_forget(
     ngx_http_taptalent_spool_t *spool, u_char *name);
 static ngx_uint_t ngx_http_taptalent_backlog_foreign(ngx_err_t err);
@@ -46,7 +44,6 @@ static ngx_int_t ngx_http_taptalent_backlog_load(ngx_fd_t fd, u_char *p,
     size_t len, size_t *loaded);
 static ngx_int_t ngx_http_taptalent_backlog_check(u_char *name,
     ngx_http_taptalent_content_t *content);
-static ngx_int_t ngx_http_taptalent_backlog_hex(u_char *p, uint32_t *value);
 static ngx_int_t ngx_http_taptalent_backlog_done(
     ngx_http_taptalent_spool_t *spool, u_char *name,
     ngx_http_taptalent_content_t *content,
@@ -65,7 +62,8 @@ ngx_http_taptalent_spool_take(ngx_http_taptalent_spool_t *spool,
 {
     ngx_fd_t  fd;
 
-    fd = openat(spool->fd[NGX_HTTP_TAPTALENT_TMP], "forward.lock",
+    fd = openat(spool->fd[NGX_HTTP_TAPTALENT_TMP],
+                NGX_HTTP_TAPTALENT_FORWARD_LOCK,
                 O_RDWR|O_CREAT|O_NOFOLLOW|O_NONBLOCK|O_CLOEXEC, 0600);
 
     if (fd == NGX_INVALID_FILE) {
@@ -150,26 +148,16 @@ ngx_http_taptalent_spool_scan(ngx_http_taptalent_spool_t *spool,
         name = (u_char *) de->d_name;
         len = ngx_strlen(name);
 
-        if (len > sizeof(".ndjson") - 1
-            && ngx_strcmp(name + len - (sizeof(".ndjson") - 1), ".ndjson")
-               == 0)
-        {
+        if (ngx_http_taptalent_spool_name_is_file(name, len)) {
             scan->last = ngx_cpymem(scan->last, name, len + 1);
             continue;
         }
 
-        if (len <= sizeof(".ndjson" NGX_HTTP_TAPTALENT_SIDECAR) - 1
-            || ngx_strcmp(name + len - (sizeof(".ndjson"
-                                        NGX_HTTP_TAPTALENT_SIDECAR) - 1),
-                          ".ndjson" NGX_HTTP_TAPTALENT_SIDECAR)
-               != 0)
+        if (ngx_http_taptalent_spool_name_of_sidecar(file, name, len)
+            != NGX_OK)
         {
             continue;
         }
-
-        len -= sizeof(NGX_HTTP_TAPTALENT_SIDECAR) - 1;
-        ngx_memcpy(file, name, len);
-        file[len] = '\0';
 
         if (faccessat(spool->fd[NGX_HTTP_TAPTALENT_NEW], (char *) file, F_OK,
                       AT_SYMLINK_NOFOLLOW)
@@ -404,58 +392,6 @@ ngx_http_taptalent_backlog_check(u_char *name,
 }
 
 
-/* "<time>-<start>-<sequence>-<events>-<crc>.ndjson" */
-
-ngx_int_t
-ngx_http_taptalent_spool_name_crc(u_char *name, uint32_t *crc)
-{
-    size_t       len;
-    u_char      *p, *last;
-    ngx_uint_t   n;
-
-    len = ngx_strlen(name);
-
-    if (len < sizeof("20261123T081113.123Z---1-01234567.ndjson") - 1
-        || name[8] != 'T' || name[15] != '.' || name[19] != 'Z')
-    {
-        return NGX_DECLINED;
-    }
-
-    last = name + len - (sizeof("-01234567.ndjson") - 1);
-    n = 0;
-
-    for (p = name + sizeof("20261123T081113.123Z") - 1; p <= last; p++) {
-        n += (*p == '-');
-    }
-
-    if (n < 4 || *last != '-') {
-        return NGX_DECLINED;
-    }
-
-    return ngx_http_taptalent_backlog_hex(last + 1, crc);
-}
-
-
-/* eight digits, which ngx_hextoi() takes only where a word has 64 bits */
-
-static ngx_int_t
-ngx_http_taptalent_backlog_hex(u_char *p, uint32_t *value)
-{
-    ngx_int_t  high, low;
-
-    high = ngx_hextoi(p, 4);
-    low = ngx_hextoi(p + 4, 4);
-
-    if (high == NGX_ERROR || low == NGX_ERROR) {
-        return NGX_DECLINED;
-    }
-
-    *value = ((uint32_t) high << 16) | low;
-
-    return NGX_OK;
-}
-
-
 static ngx_int_t
 ngx_http_taptalent_backlog_done(ngx_http_taptalent_spool_t *spool,
     u_char *name, ngx_http_taptalent_content_t *content,
@@ -552,7 +488,7 @@ ngx_http_taptalent_backlog_records(ngx_http_taptalent_spool_t *spool,
     u_char *name, ngx_http_taptalent_records_t *r, off_t max,
     ngx_http_taptalent_spool_error_t *error)
 {
-    u_char            sidecar[NAME_MAX + sizeof(NGX_HTTP_TAPTALENT_SIDECAR)];
+    u_char            sidecar[NGX_HTTP_TAPTALENT_SIDECAR_LEN];
     u_char           *p, *start, *last;
     size_t            n;
     ngx_fd_t          fd;
@@ -562,7 +498,7 @@ ngx_http_taptalent_backlog_records(ngx_http_taptalent_spool_t *spool,
 
     r->bound = 0;
 
-    ngx_http_taptalent_backlog_sidecar(sidecar, name);
+    ngx_http_taptalent_spool_name_sidecar(sidecar, name);
 
     fd = openat(spool->fd[NGX_HTTP_TAPTALENT_NEW], (char *) sidecar,
                 O_RDONLY|O_NOFOLLOW|O_NONBLOCK|O_CLOEXEC);
@@ -686,7 +622,7 @@ ngx_http_taptalent_backlog_record(ngx_http_taptalent_records_t *r,
     case NGX_HTTP_TAPTALENT_BOUND_LEN - 2:
 
         if (*text != '='
-            || ngx_http_taptalent_backlog_hex(text + 1, &crc) != NGX_OK)
+            || ngx_http_taptalent_spool_name_hex(text + 1, &crc) != NGX_OK)
         {
             break;
         }
@@ -709,7 +645,7 @@ ngx_http_taptalent_spool_settle(ngx_http_taptalent_spool_t *spool,
     size_t len, ngx_http_taptalent_spool_error_t *error)
 {
     u_char     bound[NGX_HTTP_TAPTALENT_BOUND_LEN];
-    u_char     sidecar[NAME_MAX + sizeof(NGX_HTTP_TAPTALENT_SIDECAR)];
+    u_char     sidecar[NGX_HTTP_TAPTALENT_SIDECAR_LEN];
     ngx_fd_t   fd;
     ngx_int_t  rc;
 
@@ -719,7 +655,7 @@ ngx_http_taptalent_spool_settle(ngx_http_taptalent_spool_t *spool,
         return rc;
     }
 
-    ngx_http_taptalent_backlog_sidecar(sidecar, name);
+    ngx_http_taptalent_spool_name_sidecar(sidecar, name);
 
     fd = openat(spool->fd[NGX_HTTP_TAPTALENT_NEW], (char *) sidecar,
                 O_WRONLY|O_CREAT|O_APPEND|O_NOFOLLOW|O_NONBLOCK|O_CLOEXEC,
@@ -783,7 +719,7 @@ ngx_http_taptalent_spool_corrupt(ngx_http_taptalent_spool_t *spool,
     u_char *name, ngx_http_taptalent_content_t *content,
     ngx_http_taptalent_spool_error_t *error)
 {
-    u_char      sidecar[NAME_MAX + sizeof(NGX_HTTP_TAPTALENT_SIDECAR)];
+    u_char      sidecar[NGX_HTTP_TAPTALENT_SIDECAR_LEN];
     u_char      to[NAME_MAX + NGX_INT_T_LEN + 2];
     ngx_int_t   rc;
     ngx_uint_t  i;
@@ -794,7 +730,7 @@ ngx_http_taptalent_spool_corrupt(ngx_http_taptalent_spool_t *spool,
         return rc;
     }
 
-    ngx_sprintf(to, "%s%Z", name);
+    ngx_http_taptalent_spool_name_corrupt(to, name, 0);
 
     rc = NGX_ERROR;
 
@@ -808,7 +744,7 @@ ngx_http_taptalent_spool_corrupt(ngx_http_taptalent_spool_t *spool,
             break;
         }
 
-        ngx_sprintf(to, "%s.%ui%Z", name, i);
+        ngx_http_taptalent_spool_name_corrupt(to, name, i);
     }
 
     if (rc != NGX_OK) {
@@ -817,7 +753,7 @@ ngx_http_taptalent_spool_corrupt(ngx_http_taptalent_spool_t *spool,
 
     error->err = 0;
 
-    ngx_http_taptalent_backlog_sidecar(sidecar, name);
+    ngx_http_taptalent_spool_name_sidecar(sidecar, name);
 
     (void) renameat(spool->fd[NGX_HTTP_TAPTALENT_NEW], (char *) sidecar,
                     spool->fd[NGX_HTTP_TAPTALENT_CORRUPT], (char *) sidecar);
@@ -827,20 +763,13 @@ ngx_http_taptalent_spool_corrupt(ngx_http_taptalent_spool_t *spool,
 }
 
 
-static void
-ngx_http_taptalent_backlog_sidecar(u_char *sidecar, u_char *name)
-{
-    ngx_sprintf(sidecar, "%s" NGX_HTTP_TAPTALENT_SIDECAR "%Z", name);
-}
-
-
 static int
 ngx_http_taptalent_backlog_forget(ngx_http_taptalent_spool_t *spool,
     u_char *name)
 {
-    u_char  sidecar[NAME_MAX + sizeof(NGX_HTTP_TAPTALENT_SIDECAR)];
+    u_char  sidecar[NGX_HTTP_TAPTALENT_SIDECAR_LEN];
 
-    ngx_http_taptalent_backlog_sidecar(sidecar, name);
+    ngx_http_taptalent_spool_name_sidecar(sidecar, name);
 
     return unlinkat(spool->fd[NGX_HTTP_TAPTALENT_NEW], (char *) sidecar, 0);
 }

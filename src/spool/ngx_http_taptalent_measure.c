@@ -28,8 +28,6 @@
 
 #define NGX_HTTP_TAPTALENT_OLDEST  256   /* files removed in one pass */
 
-#define NGX_HTTP_TAPTALENT_TIME_LEN  (sizeof("20261123T081113.123Z-") - 1)
-
 
 typedef struct {
     off_t    size;
@@ -89,9 +87,7 @@ static ngx_uint_t ngx_http_taptalent_measure_refused(
     ngx_http_taptalent_spool_t *spool, u_char *name);
 static uint64_t ngx_http_taptalent_measure_events(
     ngx_http_taptalent_spool_t *spool, ngx_http_taptalent_measure_t *m,
-    u_char *name, size_t len, ngx_file_info_t *fi);
-static ngx_int_t ngx_http_taptalent_measure_named(u_char *name, size_t len,
-    uint32_t *crc);
+    u_char *name, ngx_file_info_t *fi);
 static uint64_t ngx_http_taptalent_measure_lines(
     ngx_http_taptalent_spool_t *spool, ngx_http_taptalent_counted_t *counted,
     u_char *name, ngx_file_info_t *fi);
@@ -100,12 +96,6 @@ static ngx_http_taptalent_count_t *ngx_http_taptalent_measure_place(
 static void ngx_http_taptalent_measure_read(ngx_http_taptalent_spool_t *spool,
     ngx_http_taptalent_counted_t *counted, ngx_http_taptalent_count_t *count,
     u_char *name);
-static time_t ngx_http_taptalent_measure_time(u_char *name, size_t len);
-
-
-#define ngx_http_taptalent_ends_with(name, len, s)                            \
-    ((len) > sizeof(s) - 1                                                    \
-     && ngx_strcmp((name) + (len) - (sizeof(s) - 1), s) == 0)
 
 
 ngx_int_t
@@ -234,7 +224,7 @@ ngx_http_taptalent_measure_new(ngx_http_taptalent_spool_t *spool,
     time_t           came;
     ngx_file_info_t  fi;
 
-    if (!ngx_http_taptalent_ends_with(name, len, ".ndjson")) {
+    if (!ngx_http_taptalent_spool_name_is_file(name, len)) {
         return NGX_OK;
     }
 
@@ -272,9 +262,9 @@ ngx_http_taptalent_measure_new(ngx_http_taptalent_spool_t *spool,
 
     m->files++;
     m->bytes += ngx_file_size(&fi);
-    m->events += ngx_http_taptalent_measure_events(spool, m, name, len, &fi);
+    m->events += ngx_http_taptalent_measure_events(spool, m, name, &fi);
 
-    came = ngx_http_taptalent_measure_time(name, len);
+    came = ngx_http_taptalent_spool_name_time(name, len);
 
     if (came == NGX_ERROR) {
         came = ngx_file_mtime(&fi);
@@ -292,7 +282,7 @@ static ngx_int_t
 ngx_http_taptalent_measure_dead(ngx_http_taptalent_spool_t *spool,
     ngx_http_taptalent_measure_t *m, u_char *name, size_t len)
 {
-    m->dead += ngx_http_taptalent_ends_with(name, len, ".ndjson");
+    m->dead += ngx_http_taptalent_spool_name_is_file(name, len);
 
     return NGX_OK;
 }
@@ -303,7 +293,7 @@ ngx_http_taptalent_measure_corrupt(ngx_http_taptalent_spool_t *spool,
     ngx_http_taptalent_measure_t *m, u_char *name, size_t len)
 {
     m->corrupt += (name[0] != '.'
-                   && !ngx_http_taptalent_ends_with(name, len, ".done"));
+                   && !ngx_http_taptalent_spool_name_is_sidecar(name, len));
 
     return NGX_OK;
 }
@@ -435,14 +425,13 @@ ngx_http_taptalent_measure_refused(ngx_http_taptalent_spool_t *spool,
 
 static uint64_t
 ngx_http_taptalent_measure_events(ngx_http_taptalent_spool_t *spool,
-    ngx_http_taptalent_measure_t *m, u_char *name, size_t len,
-    ngx_file_info_t *fi)
+    ngx_http_taptalent_measure_t *m, u_char *name, ngx_file_info_t *fi)
 {
     uint32_t   crc;
     uint64_t   events, done;
     ngx_int_t  named;
 
-    named = ngx_http_taptalent_measure_named(name, len, &crc);
+    named = ngx_http_taptalent_spool_name_events(name, &crc);
 
     events = (named > 0) ? (uint64_t) named
                          : ngx_http_taptalent_measure_lines(spool, m->counted,
@@ -465,25 +454,6 @@ ngx_http_taptalent_measure_events(ngx_http_taptalent_spool_t *spool,
                                                NGX_HTTP_TAPTALENT_DONE_MAX);
 
     return ngx_max(events - done, 1);
-}
-
-
-/* "...-<events>-<crc32>.ndjson" */
-
-static ngx_int_t
-ngx_http_taptalent_measure_named(u_char *name, size_t len, uint32_t *crc)
-{
-    u_char  *p, *last;
-
-    if (ngx_http_taptalent_spool_name_crc(name, crc) != NGX_OK) {
-        return NGX_DECLINED;
-    }
-
-    last = name + len - (sizeof("-01234567.ndjson") - 1);
-
-    for (p = last; p[-1] != '-'; p--) { /* void */ }
-
-    return ngx_atoi(p, last - p);
 }
 
 
@@ -608,29 +578,4 @@ ngx_http_taptalent_measure_read(ngx_http_taptalent_spool_t *spool,
     }
 
     (void) ngx_close_file(fd);
-}
-
-
-/* "20261123T081113.123Z-..." */
-
-static time_t
-ngx_http_taptalent_measure_time(u_char *name, size_t len)
-{
-    struct tm  tm;
-
-    if (len < NGX_HTTP_TAPTALENT_TIME_LEN
-        || name[NGX_HTTP_TAPTALENT_TIME_LEN - 1] != '-')
-    {
-        return NGX_ERROR;
-    }
-
-    ngx_memzero(&tm, sizeof(struct tm));
-
-    if (strptime((char *) name, "%Y%m%dT%H%M%S", &tm)
-        != (char *) name + sizeof("20261123T081113") - 1)
-    {
-        return NGX_ERROR;
-    }
-
-    return timegm(&tm);
 }

@@ -69,9 +69,8 @@ static ngx_fd_t ngx_http_taptalent_spool_dead(
     ngx_http_taptalent_spool_t *spool, u_char *start);
 static ngx_fd_t ngx_http_taptalent_spool_lock_recovery(
     ngx_http_taptalent_spool_t *spool);
-static u_char *ngx_http_taptalent_spool_start(u_char *name);
 
-static void ngx_http_taptalent_spool_name(ngx_http_taptalent_spool_t *spool,
+static void ngx_http_taptalent_spool_next(ngx_http_taptalent_spool_t *spool,
     ngx_http_taptalent_group_t *group, uint32_t crc, u_char *name);
 static ngx_int_t ngx_http_taptalent_spool_create(
     ngx_http_taptalent_spool_t *spool, ngx_http_taptalent_group_t *group,
@@ -603,7 +602,7 @@ static ngx_int_t
 ngx_http_taptalent_spool_lock(ngx_http_taptalent_spool_t *spool,
     ngx_http_taptalent_spool_error_t *error)
 {
-    u_char           name[NGX_HTTP_TAPTALENT_START_LEN + sizeof(".lock")];
+    u_char           name[NGX_HTTP_TAPTALENT_LOCK_LEN];
     u_char           random[NGX_HTTP_TAPTALENT_START_LEN / 2];
     ngx_fd_t         fd;
     ngx_err_t        err;
@@ -618,7 +617,7 @@ ngx_http_taptalent_spool_lock(ngx_http_taptalent_spool_t *spool,
         }
 
         *ngx_hex_dump(spool->start, random, sizeof(random)) = '\0';
-        ngx_sprintf(name, "%s.lock%Z", spool->start);
+        ngx_http_taptalent_spool_name_lock(name, spool->start);
 
         fd = openat(spool->fd[NGX_HTTP_TAPTALENT_TMP], (char *) name,
                     O_RDWR|O_CREAT|O_EXCL|O_NOFOLLOW|O_CLOEXEC, 0600);
@@ -704,7 +703,7 @@ ngx_http_taptalent_spool_recover(ngx_http_taptalent_spool_t *spool,
     while ((de = readdir(dir)) != NULL) {
 
         name = (u_char *) de->d_name;
-        start = ngx_http_taptalent_spool_start(name);
+        start = ngx_http_taptalent_spool_name_start(name);
 
         if (start == NULL
             || ngx_memcmp(start, spool->start, NGX_HTTP_TAPTALENT_START_LEN)
@@ -731,7 +730,8 @@ ngx_http_taptalent_spool_recover(ngx_http_taptalent_spool_t *spool,
     (void) closedir(dir);
 
     if (lock != NGX_INVALID_FILE) {
-        (void) unlinkat(spool->fd[NGX_HTTP_TAPTALENT_TMP], "recover.lock", 0);
+        (void) unlinkat(spool->fd[NGX_HTTP_TAPTALENT_TMP],
+                        NGX_HTTP_TAPTALENT_RECOVER_LOCK, 0);
         (void) ngx_close_file(lock);
     }
 
@@ -760,7 +760,8 @@ ngx_http_taptalent_spool_lock_recovery(ngx_http_taptalent_spool_t *spool)
 
     for (i = 0; i < NGX_HTTP_TAPTALENT_PATIENCE; i++) {
 
-        fd = openat(spool->fd[NGX_HTTP_TAPTALENT_TMP], "recover.lock",
+        fd = openat(spool->fd[NGX_HTTP_TAPTALENT_TMP],
+                    NGX_HTTP_TAPTALENT_RECOVER_LOCK,
                     O_RDWR|O_CREAT|O_NOFOLLOW|O_NONBLOCK|O_CLOEXEC, 0600);
 
         if (fd == NGX_INVALID_FILE) {
@@ -791,48 +792,6 @@ ngx_http_taptalent_spool_lock_recovery(ngx_http_taptalent_spool_t *spool)
 }
 
 
-/* the start in the name of a lock or of a file, or NULL */
-
-static u_char *
-ngx_http_taptalent_spool_start(u_char *name)
-{
-    size_t      len, skip;
-    u_char     *start;
-    ngx_uint_t  i;
-
-    len = ngx_strlen(name);
-    skip = sizeof("20261123T081113.123Z-") - 1;
-
-    if (len == NGX_HTTP_TAPTALENT_START_LEN + sizeof(".lock") - 1
-        && ngx_strcmp(name + NGX_HTTP_TAPTALENT_START_LEN, ".lock") == 0)
-    {
-        start = name;
-
-    } else if (len > skip + NGX_HTTP_TAPTALENT_START_LEN + sizeof("-.ndjson")
-               && name[8] == 'T' && name[skip - 1] == '-'
-               && name[skip + NGX_HTTP_TAPTALENT_START_LEN] == '-'
-               && ngx_strcmp(name + len - (sizeof(".ndjson") - 1), ".ndjson")
-                  == 0)
-    {
-        start = name + skip;
-
-    } else {
-        return NULL;
-    }
-
-    for (i = 0; i < NGX_HTTP_TAPTALENT_START_LEN; i++) {
-
-        if ((start[i] < '0' || start[i] > '9')
-            && (start[i] < 'a' || start[i] > 'f'))
-        {
-            return NULL;
-        }
-    }
-
-    return start;
-}
-
-
 /*
  * A descriptor that holds the lock of a dead start, NGX_DECLINED if it is
  * dead and has no lock any more, NGX_ERROR if it lives, or may live.
@@ -842,11 +801,10 @@ static ngx_fd_t
 ngx_http_taptalent_spool_dead(ngx_http_taptalent_spool_t *spool,
     u_char *start)
 {
-    u_char    name[NGX_HTTP_TAPTALENT_START_LEN + sizeof(".lock")];
+    u_char    name[NGX_HTTP_TAPTALENT_LOCK_LEN];
     ngx_fd_t  fd;
 
-    ngx_sprintf(name, "%*s.lock%Z",
-                (size_t) NGX_HTTP_TAPTALENT_START_LEN, start);
+    ngx_http_taptalent_spool_name_lock(name, start);
 
     fd = openat(spool->fd[NGX_HTTP_TAPTALENT_TMP], (char *) name,
                 O_RDWR|O_NONBLOCK|O_NOFOLLOW|O_CLOEXEC);
@@ -867,14 +825,14 @@ ngx_http_taptalent_spool_dead(ngx_http_taptalent_spool_t *spool,
 void
 ngx_http_taptalent_spool_close(ngx_http_taptalent_spool_t *spool)
 {
-    u_char  name[NGX_HTTP_TAPTALENT_START_LEN + sizeof(".lock")];
+    u_char  name[NGX_HTTP_TAPTALENT_LOCK_LEN];
 
     if (!spool->entered) {
         return;
     }
 
     if (spool->opened) {
-        ngx_sprintf(name, "%s.lock%Z", spool->start);
+        ngx_http_taptalent_spool_name_lock(name, spool->start);
 
         (void) unlinkat(spool->fd[NGX_HTTP_TAPTALENT_TMP], (char *) name, 0);
 
@@ -920,7 +878,7 @@ ngx_http_taptalent_spool_commit(ngx_http_taptalent_spool_t *spool,
             break;
         }
 
-        ngx_http_taptalent_spool_name(spool, group, crc, to);
+        ngx_http_taptalent_spool_next(spool, group, crc, to);
     }
 
     if (rc != NGX_OK) {
@@ -940,11 +898,9 @@ ngx_http_taptalent_spool_bury(ngx_http_taptalent_spool_t *spool,
     ngx_http_taptalent_group_t *group, u_char *source, ngx_uint_t line,
     ngx_http_taptalent_spool_error_t *error)
 {
-    u_char     *p, *last;
-    u_char      from[NGX_HTTP_TAPTALENT_NAME_LEN];
-    u_char      to[NAME_MAX + 1];
-    uint32_t    crc;
-    ngx_uint_t  n;
+    u_char    from[NGX_HTTP_TAPTALENT_NAME_LEN];
+    u_char    to[NAME_MAX + 1];
+    uint32_t  crc;
 
     /* without our lock, a start that recovers would take it for left over */
 
@@ -955,21 +911,7 @@ ngx_http_taptalent_spool_bury(ngx_http_taptalent_spool_t *spool,
 
     crc = ngx_http_taptalent_spool_crc32(group->data, group->len);
 
-    /* "<time>-<start>-<sequence>" of the source, what comes after is ours */
-
-    last = source + ngx_strlen(source);
-    n = 0;
-
-    for (p = source; p < last; p++) {
-        if (*p == '-' && ++n == 3) {
-            last = p;
-        }
-    }
-
-    last = ngx_min(last, source + NAME_MAX - 2 * NGX_INT_T_LEN - 32);
-
-    ngx_sprintf(to, "%*s.%ui-1-%08xD.ndjson%Z", (size_t) (last - source),
-                source, line, crc);
+    ngx_http_taptalent_spool_name_dead(to, source, line, crc);
 
     if (ngx_http_taptalent_spool_create(spool, group, crc, from, error)
         != NGX_OK)
@@ -1011,7 +953,7 @@ ngx_http_taptalent_spool_create(ngx_http_taptalent_spool_t *spool,
 
     for (i = 0; i < NGX_HTTP_TAPTALENT_TRIES; i++) {
 
-        ngx_http_taptalent_spool_name(spool, group, crc, name);
+        ngx_http_taptalent_spool_next(spool, group, crc, name);
 
         fd = openat(tmp, (char *) name,
                     O_WRONLY|O_CREAT|O_EXCL|O_NOFOLLOW|O_CLOEXEC, 0600);
@@ -1072,27 +1014,16 @@ ngx_http_taptalent_spool_sync(ngx_http_taptalent_spool_t *spool,
 }
 
 
-/* worker numbers, pids and clocks repeat, the random bits of a start do not */
-
 static void
-ngx_http_taptalent_spool_name(ngx_http_taptalent_spool_t *spool,
+ngx_http_taptalent_spool_next(ngx_http_taptalent_spool_t *spool,
     ngx_http_taptalent_group_t *group, uint32_t crc, u_char *name)
 {
-    ngx_tm_t         tm;
-    struct timespec  ts;
+    uint64_t  sequence;
 
-    (void) clock_gettime(CLOCK_REALTIME, &ts);
+    sequence = (uint64_t) ngx_atomic_fetch_add(&spool->sequence, 1) + 1;
 
-    ngx_gmtime(ts.tv_sec, &tm);
-
-    ngx_sprintf(name, "%4d%02d%02dT%02d%02d%02d.%03uiZ-%s-%010uL-%ui-%08xD"
-                ".ndjson%Z",
-                tm.ngx_tm_year, tm.ngx_tm_mon, tm.ngx_tm_mday,
-                tm.ngx_tm_hour, tm.ngx_tm_min, tm.ngx_tm_sec,
-                (ngx_uint_t) ts.tv_nsec / 1000000,
-                spool->start,
-                (uint64_t) ngx_atomic_fetch_add(&spool->sequence, 1) + 1,
-                group->events, crc);
+    ngx_http_taptalent_spool_name(name, spool->start, sequence, group->events,
+                                  crc);
 }
 
 

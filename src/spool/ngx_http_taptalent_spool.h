@@ -10,6 +10,7 @@
 
 #include <ngx_config.h>
 #include <ngx_core.h>
+#include "ngx_http_taptalent_spool_name.h"
 
 
 /*
@@ -18,14 +19,6 @@
  * the loop, nor threads; all functions block, and log nothing but where they
  * have a log.
  */
-
-
-/* "20261123T081113.123Z-<start>-<sequence>-<events>-<crc32>.ndjson" */
-
-#define NGX_HTTP_TAPTALENT_START_LEN  16
-#define NGX_HTTP_TAPTALENT_NAME_LEN                                           \
-    (sizeof("20261123T081113.123Z-0123456789abcdef-0123456789-"               \
-            "-01234567.ndjson") + NGX_INT64_LEN)
 
 
 typedef enum {
@@ -255,12 +248,6 @@ ngx_int_t ngx_http_taptalent_spool_settle(ngx_http_taptalent_spool_t *spool,
 ngx_int_t ngx_http_taptalent_spool_remove(ngx_http_taptalent_spool_t *spool,
     u_char *name, ngx_http_taptalent_content_t *content,
     ngx_http_taptalent_spool_error_t *error);
-
-/*
- * The checksum in a name that nginx has made, before which there is the number
- * of events.  NGX_DECLINED for any other name: its last word may be a date.
- */
-ngx_int_t ngx_http_taptalent_spool_name_crc(u_char *name, uint32_t *crc);
 
 /*
  * How many of the "lines" of a file of new/ are done, as its sidecar says, if
