@@ -12,6 +12,7 @@
 #include <ngx_core.h>
 #include <ngx_http.h>
 #include "ngx_http_taptalent_event.h"
+#include "ngx_http_taptalent_line.h"
 #include "ngx_http_taptalent_signature.h"
 #include "ngx_http_taptalent_commit.h"
 #include "ngx_http_taptalent_queue.h"

@@ -11,6 +11,7 @@
 #include <ngx_config.h>
 #include <ngx_core.h>
 #include <ngx_http.h>
+#include "ngx_http_taptalent_line.h"
 #include "ngx_http_taptalent_commit.h"
 #include "ngx_http_taptalent_deliver.h"
 

@@ -6,7 +6,7 @@
 
 #include <ngx_config.h>
 #include <ngx_core.h>
-#include "ngx_http_taptalent_event.h"
+#include "ngx_http_taptalent_line.h"
 #include "ngx_http_taptalent_json.h"
 
 
