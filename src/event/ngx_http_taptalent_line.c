@@ -37,42 +37,41 @@ typedef struct {
     u_char                        name[16];
 
     ngx_http_taptalent_json_t     json;
-} ngx_http_taptalent_envelope_t;
+} ngx_http_taptalent_line_ctx_t;
 
 
-static u_char *ngx_http_taptalent_write_headers(u_char *p,
+static u_char *ngx_http_taptalent_line_headers(u_char *p,
     ngx_http_taptalent_event_t *ev);
-static u_char *ngx_http_taptalent_write_payload(u_char *p,
+static u_char *ngx_http_taptalent_line_payload(u_char *p,
     ngx_http_taptalent_event_t *ev);
 
-static long ngx_http_taptalent_envelope_fraction(ngx_str_t *timestamp);
-static ngx_uint_t ngx_http_taptalent_envelope_id(ngx_str_t *id);
-static int ngx_http_taptalent_envelope_key(void *data, const u_char *p,
+static long ngx_http_taptalent_line_fraction(ngx_str_t *timestamp);
+static ngx_uint_t ngx_http_taptalent_line_id(ngx_str_t *id);
+static int ngx_http_taptalent_line_key(void *data, const u_char *p,
     size_t len);
-static int ngx_http_taptalent_envelope_string(void *data, const u_char *p,
+static int ngx_http_taptalent_line_string(void *data, const u_char *p,
     size_t len);
-static int ngx_http_taptalent_envelope_header(
-    ngx_http_taptalent_envelope_t *e, ngx_str_t *value, const u_char *p,
+static int ngx_http_taptalent_line_header(ngx_http_taptalent_line_ctx_t *ctx,
+    ngx_str_t *value, const u_char *p, size_t len);
+static int ngx_http_taptalent_line_number(void *data, const char *p,
     size_t len);
-static int ngx_http_taptalent_envelope_number(void *data, const char *p,
-    size_t len);
-static int ngx_http_taptalent_envelope_start(void *data);
-static int ngx_http_taptalent_envelope_start_array(void *data);
-static int ngx_http_taptalent_envelope_end(void *data);
+static int ngx_http_taptalent_line_start(void *data);
+static int ngx_http_taptalent_line_start_array(void *data);
+static int ngx_http_taptalent_line_end(void *data);
 
 
-static yajl_callbacks  ngx_http_taptalent_envelope_callbacks = {
+static yajl_callbacks  ngx_http_taptalent_line_callbacks = {
     NULL,                                  /* null */
     NULL,                                  /* boolean */
     NULL,                                  /* integer, a number below */
     NULL,                                  /* double, a number below */
-    ngx_http_taptalent_envelope_number,
-    ngx_http_taptalent_envelope_string,
-    ngx_http_taptalent_envelope_start,
-    ngx_http_taptalent_envelope_key,
-    ngx_http_taptalent_envelope_end,
-    ngx_http_taptalent_envelope_start_array,
-    ngx_http_taptalent_envelope_end
+    ngx_http_taptalent_line_number,
+    ngx_http_taptalent_line_string,
+    ngx_http_taptalent_line_start,
+    ngx_http_taptalent_line_key,
+    ngx_http_taptalent_line_end,
+    ngx_http_taptalent_line_start_array,
+    ngx_http_taptalent_line_end
 };
 
 
@@ -137,8 +136,8 @@ ngx_http_taptalent_event_write(ngx_http_taptalent_event_t *ev, u_char *p)
         p = ngx_sprintf(p, ",\"host\":\"%V\"", &ev->host);
     }
 
-    p = ngx_http_taptalent_write_headers(p, ev);
-    p = ngx_http_taptalent_write_payload(p, ev);
+    p = ngx_http_taptalent_line_headers(p, ev);
+    p = ngx_http_taptalent_line_payload(p, ev);
 
     *p++ = '}';
     *p++ = LF;
@@ -153,7 +152,7 @@ ngx_http_taptalent_event_write(ngx_http_taptalent_event_t *ev, u_char *p)
  */
 
 static u_char *
-ngx_http_taptalent_write_headers(u_char *p, ngx_http_taptalent_event_t *ev)
+ngx_http_taptalent_line_headers(u_char *p, ngx_http_taptalent_event_t *ev)
 {
     u_char       c;
     ngx_str_t   *value;
@@ -202,7 +201,7 @@ ngx_http_taptalent_write_headers(u_char *p, ngx_http_taptalent_event_t *ev)
 
 
 static u_char *
-ngx_http_taptalent_write_payload(u_char *p, ngx_http_taptalent_event_t *ev)
+ngx_http_taptalent_line_payload(u_char *p, ngx_http_taptalent_event_t *ev)
 {
     u_char     *payload;
     ngx_str_t   raw;
@@ -240,56 +239,56 @@ ngx_http_taptalent_event_read(ngx_http_taptalent_event_t *ev,
 {
     time_t                         given_up;
     ngx_int_t                      rc;
-    ngx_http_taptalent_envelope_t  e;
+    ngx_http_taptalent_line_ctx_t  ctx;
 
     ngx_memzero(ev, sizeof(ngx_http_taptalent_event_t));
-    ngx_memzero(&e, offsetof(ngx_http_taptalent_envelope_t, json));
+    ngx_memzero(&ctx, offsetof(ngx_http_taptalent_line_ctx_t, json));
 
-    e.event = ev;
-    e.pool = pool;
-    e.line = line->data;
+    ctx.event = ev;
+    ctx.pool = pool;
+    ctx.line = line->data;
 
-    if (ngx_array_init(&e.headers, pool, 4,
+    if (ngx_array_init(&ctx.headers, pool, 4,
                        sizeof(ngx_http_taptalent_header_t))
         != NGX_OK)
     {
         return NGX_ABORT;
     }
 
-    rc = ngx_http_taptalent_json_parse(&e.json,
-                                       &ngx_http_taptalent_envelope_callbacks,
-                                       &e, line);
+    rc = ngx_http_taptalent_json_parse(&ctx.json,
+                                       &ngx_http_taptalent_line_callbacks,
+                                       &ctx, line);
 
-    if (rc == NGX_ABORT || e.nomem) {
+    if (rc == NGX_ABORT || ctx.nomem) {
         return NGX_ABORT;
     }
 
-    if (rc != NGX_OK || e.damaged || e.version.len == 0) {
+    if (rc != NGX_OK || ctx.damaged || ctx.version.len == 0) {
         return NGX_ERROR;
     }
 
-    if (e.version.len != 1 || e.version.data[0] != '1') {
+    if (ctx.version.len != 1 || ctx.version.data[0] != '1') {
         return NGX_DECLINED;
     }
 
     if (!ngx_http_taptalent_event_name(&ev->name)
         || !ngx_http_taptalent_event_timestamp(ev->timestamp.data,
                                                ev->timestamp.len, NULL)
-        || !ngx_http_taptalent_event_timestamp(e.received.data,
-                                               e.received.len,
+        || !ngx_http_taptalent_event_timestamp(ctx.received.data,
+                                               ctx.received.len,
                                                &ev->received.tv_sec)
-        || !ngx_http_taptalent_envelope_id(&e.id)
-        || e.payload.len == 0)
+        || !ngx_http_taptalent_line_id(&ctx.id)
+        || ctx.payload.len == 0)
     {
         return NGX_ERROR;
     }
 
-    ev->received.tv_nsec = ngx_http_taptalent_envelope_fraction(&e.received);
+    ev->received.tv_nsec = ngx_http_taptalent_line_fraction(&ctx.received);
 
-    if (e.given_up.len) {
+    if (ctx.given_up.len) {
 
-        if (!ngx_http_taptalent_event_timestamp(e.given_up.data,
-                                                e.given_up.len, &given_up))
+        if (!ngx_http_taptalent_event_timestamp(ctx.given_up.data,
+                                                ctx.given_up.len, &given_up))
         {
             return NGX_ERROR;
         }
@@ -300,29 +299,30 @@ ngx_http_taptalent_event_read(ngx_http_taptalent_event_t *ev,
         }
     }
 
-    *received = e.received;
+    *received = ctx.received;
 
-    ngx_memcpy(ev->id_text, e.id.data, NGX_HTTP_TAPTALENT_ID_LEN);
+    ngx_memcpy(ev->id_text, ctx.id.data, NGX_HTTP_TAPTALENT_ID_LEN);
     ev->id.data = ev->id_text;
     ev->id.len = NGX_HTTP_TAPTALENT_ID_LEN;
 
     ev->company_id.data = ev->company_text;
 
-    ev->headers = e.headers.elts;
-    ev->nheaders = e.headers.nelts;
+    ev->headers = ctx.headers.elts;
+    ev->nheaders = ctx.headers.nelts;
 
-    ev->body = e.payload;
+    ev->body = ctx.payload;
 
-    if (e.raw.len) {
+    if (ctx.raw.len) {
 
         ev->newline = 1;
 
-        ev->body.data = ngx_pnalloc(pool, ngx_base64_decoded_length(e.raw.len));
+        ev->body.data = ngx_pnalloc(pool,
+                                    ngx_base64_decoded_length(ctx.raw.len));
         if (ev->body.data == NULL) {
             return NGX_ABORT;
         }
 
-        if (ngx_decode_base64(&ev->body, &e.raw) != NGX_OK) {
+        if (ngx_decode_base64(&ev->body, &ctx.raw) != NGX_OK) {
             return NGX_ERROR;
         }
     }
@@ -334,7 +334,7 @@ ngx_http_taptalent_event_read(ngx_http_taptalent_event_t *ev,
 /* nanoseconds, of a date-time that is known to be one */
 
 static long
-ngx_http_taptalent_envelope_fraction(ngx_str_t *timestamp)
+ngx_http_taptalent_line_fraction(ngx_str_t *timestamp)
 {
     long     nsec, digit;
     u_char  *p, *last;
@@ -362,7 +362,7 @@ ngx_http_taptalent_envelope_fraction(ngx_str_t *timestamp)
 /* it becomes a header, as it is */
 
 static ngx_uint_t
-ngx_http_taptalent_envelope_id(ngx_str_t *id)
+ngx_http_taptalent_line_id(ngx_str_t *id)
 {
     size_t  i;
 
@@ -384,41 +384,41 @@ ngx_http_taptalent_envelope_id(ngx_str_t *id)
 
 
 static int
-ngx_http_taptalent_envelope_key(void *data, const u_char *p, size_t len)
+ngx_http_taptalent_line_key(void *data, const u_char *p, size_t len)
 {
     ngx_str_t                      *name;
-    ngx_http_taptalent_envelope_t  *e;
+    ngx_http_taptalent_line_ctx_t  *ctx;
 
-    e = data;
+    ctx = data;
 
-    if (e->depth == 1) {
-        e->member.data = e->name;
-        e->member.len = ngx_min(len, sizeof(e->name));
-        ngx_memcpy(e->name, p, e->member.len);
+    if (ctx->depth == 1) {
+        ctx->member.data = ctx->name;
+        ctx->member.len = ngx_min(len, sizeof(ctx->name));
+        ngx_memcpy(ctx->name, p, ctx->member.len);
 
-        e->value = yajl_get_bytes_consumed(e->json.yajl);
-        e->payload.len = 0;
+        ctx->value = yajl_get_bytes_consumed(ctx->json.yajl);
+        ctx->payload.len = 0;
         return 1;
     }
 
-    if (e->depth != 2) {
+    if (ctx->depth != 2) {
         return 1;
     }
 
-    if (ngx_http_taptalent_name_is(&e->member, "headers")
+    if (ngx_http_taptalent_name_is(&ctx->member, "headers")
         && !ngx_http_taptalent_event_header(p, len))
     {
-        e->damaged = 1;
+        ctx->damaged = 1;
         return 0;
     }
 
-    name = &e->inner;
+    name = &ctx->inner;
 
     name->len = len;
-    name->data = ngx_pnalloc(e->pool, len + 1);
+    name->data = ngx_pnalloc(ctx->pool, len + 1);
 
     if (name->data == NULL) {
-        e->nomem = 1;
+        ctx->nomem = 1;
         return 0;
     }
 
@@ -429,76 +429,75 @@ ngx_http_taptalent_envelope_key(void *data, const u_char *p, size_t len)
 
 
 static int
-ngx_http_taptalent_envelope_string(void *data, const u_char *p, size_t len)
+ngx_http_taptalent_line_string(void *data, const u_char *p, size_t len)
 {
     size_t                          n;
     ngx_str_t                      *value, company;
     ngx_http_taptalent_header_t    *header;
-    ngx_http_taptalent_envelope_t  *e;
+    ngx_http_taptalent_line_ctx_t  *ctx;
 
-    e = data;
+    ctx = data;
     value = NULL;
 
-    if (e->depth == 2) {
+    if (ctx->depth == 2) {
 
-        if (ngx_http_taptalent_name_is(&e->member, "headers")) {
+        if (ngx_http_taptalent_name_is(&ctx->member, "headers")) {
 
-            header = ngx_array_push(&e->headers);
+            header = ngx_array_push(&ctx->headers);
             if (header == NULL) {
-                e->nomem = 1;
+                ctx->nomem = 1;
                 return 0;
             }
 
-            header->name = e->inner;
+            header->name = ctx->inner;
 
-            return ngx_http_taptalent_envelope_header(e, &header->value, p,
-                                                      len);
+            return ngx_http_taptalent_line_header(ctx, &header->value, p, len);
         }
 
-        if (ngx_http_taptalent_name_is(&e->member, "dead")
-            && ngx_http_taptalent_name_is(&e->inner, "at"))
+        if (ngx_http_taptalent_name_is(&ctx->member, "dead")
+            && ngx_http_taptalent_name_is(&ctx->inner, "at"))
         {
-            value = &e->given_up;
+            value = &ctx->given_up;
         }
 
-    } else if (e->depth == 1) {
+    } else if (ctx->depth == 1) {
 
-        if (ngx_http_taptalent_name_is(&e->member, "id")) {
-            value = &e->id;
+        if (ngx_http_taptalent_name_is(&ctx->member, "id")) {
+            value = &ctx->id;
 
-        } else if (ngx_http_taptalent_name_is(&e->member, "received")) {
-            value = &e->received;
+        } else if (ngx_http_taptalent_name_is(&ctx->member, "received")) {
+            value = &ctx->received;
 
-        } else if (ngx_http_taptalent_name_is(&e->member, "event")) {
-            value = &e->event->name;
+        } else if (ngx_http_taptalent_name_is(&ctx->member, "event")) {
+            value = &ctx->event->name;
 
-        } else if (ngx_http_taptalent_name_is(&e->member, "timestamp")) {
-            value = &e->event->timestamp;
+        } else if (ngx_http_taptalent_name_is(&ctx->member, "timestamp")) {
+            value = &ctx->event->timestamp;
 
-        } else if (ngx_http_taptalent_name_is(&e->member, "raw")) {
-            value = &e->raw;
+        } else if (ngx_http_taptalent_name_is(&ctx->member, "raw")) {
+            value = &ctx->raw;
 
-        } else if (ngx_http_taptalent_name_is(&e->member, "host")) {
+        } else if (ngx_http_taptalent_name_is(&ctx->member, "host")) {
 
             if (!ngx_http_taptalent_event_host(p, len, &n)) {
-                e->damaged = 1;
+                ctx->damaged = 1;
                 return 0;
             }
 
-            value = &e->event->host;
+            value = &ctx->event->host;
 
-        } else if (ngx_http_taptalent_name_is(&e->member, "companyId")) {
+        } else if (ngx_http_taptalent_name_is(&ctx->member, "companyId")) {
 
             if (!ngx_http_taptalent_event_company(p, len)) {
-                e->damaged = 1;
+                ctx->damaged = 1;
                 return 0;
             }
 
-            ngx_memcpy(e->event->company_text, p, len);
+            ngx_memcpy(ctx->event->company_text, p, len);
 
             company.len = len;
-            company.data = e->event->company_text;
-            e->event->company_id = company;
+            company.data = ctx->event->company_text;
+            ctx->event->company_id = company;
         }
     }
 
@@ -507,10 +506,10 @@ ngx_http_taptalent_envelope_string(void *data, const u_char *p, size_t len)
     }
 
     value->len = len;
-    value->data = ngx_pnalloc(e->pool, len + 1);
+    value->data = ngx_pnalloc(ctx->pool, len + 1);
 
     if (value->data == NULL) {
-        e->nomem = 1;
+        ctx->nomem = 1;
         return 0;
     }
 
@@ -523,15 +522,15 @@ ngx_http_taptalent_envelope_string(void *data, const u_char *p, size_t len)
 /* the characters up to U+00FF are the bytes of the header again */
 
 static int
-ngx_http_taptalent_envelope_header(ngx_http_taptalent_envelope_t *e,
+ngx_http_taptalent_line_header(ngx_http_taptalent_line_ctx_t *ctx,
     ngx_str_t *value, const u_char *p, size_t len)
 {
     u_char        *d;
     const u_char  *last;
 
-    d = ngx_pnalloc(e->pool, len + 1);
+    d = ngx_pnalloc(ctx->pool, len + 1);
     if (d == NULL) {
-        e->nomem = 1;
+        ctx->nomem = 1;
         return 0;
     }
 
@@ -545,7 +544,7 @@ ngx_http_taptalent_envelope_header(ngx_http_taptalent_envelope_t *e,
             /* these would end the header */
 
             if (*p == CR || *p == LF || *p == '\0') {
-                e->damaged = 1;
+                ctx->damaged = 1;
                 return 0;
             }
 
@@ -554,7 +553,7 @@ ngx_http_taptalent_envelope_header(ngx_http_taptalent_envelope_t *e,
         }
 
         if ((*p != 0xc2 && *p != 0xc3) || last - p < 2) {
-            e->damaged = 1;
+            ctx->damaged = 1;
             return 0;
         }
 
@@ -569,13 +568,13 @@ ngx_http_taptalent_envelope_header(ngx_http_taptalent_envelope_t *e,
 
 
 static int
-ngx_http_taptalent_envelope_number(void *data, const char *p, size_t len)
+ngx_http_taptalent_line_number(void *data, const char *p, size_t len)
 {
-    ngx_http_taptalent_envelope_t *e = data;
+    ngx_http_taptalent_line_ctx_t *ctx = data;
 
-    if (e->depth == 1 && ngx_http_taptalent_name_is(&e->member, "v")) {
-        e->version.data = (u_char *) p;
-        e->version.len = len;
+    if (ctx->depth == 1 && ngx_http_taptalent_name_is(&ctx->member, "v")) {
+        ctx->version.data = (u_char *) p;
+        ctx->version.len = len;
     }
 
     return 1;
@@ -583,62 +582,66 @@ ngx_http_taptalent_envelope_number(void *data, const char *p, size_t len)
 
 
 static int
-ngx_http_taptalent_envelope_start(void *data)
+ngx_http_taptalent_line_start(void *data)
 {
-    ngx_http_taptalent_envelope_t *e = data;
+    ngx_http_taptalent_line_ctx_t *ctx = data;
 
     /* of the line, and of the payload in it */
 
-    return ++e->depth <= NGX_HTTP_TAPTALENT_MAX_DEPTH + 1;
+    return ++ctx->depth <= NGX_HTTP_TAPTALENT_MAX_DEPTH + 1;
 }
 
 
 static int
-ngx_http_taptalent_envelope_start_array(void *data)
+ngx_http_taptalent_line_start_array(void *data)
 {
-    ngx_http_taptalent_envelope_t *e = data;
+    ngx_http_taptalent_line_ctx_t *ctx = data;
 
     /* its strings would be values of the name that was read last */
 
-    if (e->depth == 1 && ngx_http_taptalent_name_is(&e->member, "headers")) {
-        e->damaged = 1;
+    if (ctx->depth == 1
+        && ngx_http_taptalent_name_is(&ctx->member, "headers"))
+    {
+        ctx->damaged = 1;
         return 0;
     }
 
-    return ngx_http_taptalent_envelope_start(e);
+    return ngx_http_taptalent_line_start(ctx);
 }
 
 
 static int
-ngx_http_taptalent_envelope_end(void *data)
+ngx_http_taptalent_line_end(void *data)
 {
     size_t                         end;
-    ngx_http_taptalent_envelope_t *e = data;
+    ngx_http_taptalent_line_ctx_t *ctx = data;
 
-    e->depth--;
+    ctx->depth--;
 
-    end = yajl_get_bytes_consumed(e->json.yajl);
+    end = yajl_get_bytes_consumed(ctx->json.yajl);
 
-    if (e->depth == 0) {
-        e->json.end = end;
+    if (ctx->depth == 0) {
+        ctx->json.end = end;
 
         /* the payload is all that is between its colon and the last brace */
 
-        if (e->payload.len) {
-            e->payload.len = e->line + end - 1 - e->payload.data;
+        if (ctx->payload.len) {
+            ctx->payload.len = ctx->line + end - 1 - ctx->payload.data;
         }
 
         return 1;
     }
 
-    if (e->depth == 1 && ngx_http_taptalent_name_is(&e->member, "payload")) {
+    if (ctx->depth == 1
+        && ngx_http_taptalent_name_is(&ctx->member, "payload"))
+    {
 
-        while (e->line[e->value] != ':') {
-            e->value++;
+        while (ctx->line[ctx->value] != ':') {
+            ctx->value++;
         }
 
-        e->payload.data = e->line + e->value + 1;
-        e->payload.len = end - e->value - 1;
+        ctx->payload.data = ctx->line + ctx->value + 1;
+        ctx->payload.len = end - ctx->value - 1;
     }
 
     return 1;
