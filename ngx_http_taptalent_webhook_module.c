@@ -603,7 +603,8 @@ ngx_http_taptalent_repeated(ngx_http_request_t *r,
 static void
 ngx_http_taptalent_keep(ngx_http_request_t *r, ngx_http_taptalent_ctx_t *ctx)
 {
-    u_char                          *p, *start;
+    u_char                          *p;
+    ngx_str_t                       *verdict;
     ngx_http_taptalent_commit_t     *c;
     ngx_http_taptalent_loc_conf_t   *tlcf;
     ngx_http_taptalent_main_conf_t  *tmcf;
@@ -627,23 +628,17 @@ ngx_http_taptalent_keep(ngx_http_request_t *r, ngx_http_taptalent_ctx_t *ctx)
 
     (void) clock_gettime(CLOCK_REALTIME, &ctx->event.received);
 
+    verdict = ngx_http_taptalent_verdict(ctx->refused);
+
     p = ngx_http_taptalent_commit_reserve(c,
-                        ngx_http_taptalent_event_len(&ctx->event)
-                        + sizeof("{\"refused\":{\"verdict\":\"\"},")
-                        + ngx_http_taptalent_verdict(ctx->refused)->len,
+                        ngx_http_taptalent_line_refused_len(&ctx->event,
+                                                            verdict),
                         &ctx->why);
     if (p == NULL) {
         return;
     }
 
-    p = ngx_sprintf(p, "{\"refused\":{\"verdict\":\"%V\"}",
-                    ngx_http_taptalent_verdict(ctx->refused));
-
-    /* the line's own brace becomes a comma */
-
-    start = p;
-    p = ngx_http_taptalent_event_write(&ctx->event, p);
-    *start = ',';
+    p = ngx_http_taptalent_line_write_refused(&ctx->event, verdict, p);
 
     ngx_http_taptalent_commit_add(c, p, &ctx->event.id, NULL,
                                   tlcf->ack_timeout);

@@ -233,6 +233,92 @@ ngx_http_taptalent_line_payload(u_char *p, ngx_http_taptalent_event_t *ev)
 }
 
 
+size_t
+ngx_http_taptalent_line_refused_len(ngx_http_taptalent_event_t *ev,
+    ngx_str_t *verdict)
+{
+    return ngx_http_taptalent_event_len(ev)
+           + sizeof("{\"refused\":{\"verdict\":\"\"},") + verdict->len;
+}
+
+
+u_char *
+ngx_http_taptalent_line_write_refused(ngx_http_taptalent_event_t *ev,
+    ngx_str_t *verdict, u_char *p)
+{
+    u_char  *start;
+
+    p = ngx_sprintf(p, "{\"refused\":{\"verdict\":\"%V\"}", verdict);
+
+    /* the line's own brace becomes a comma */
+
+    start = p;
+    p = ngx_http_taptalent_event_write(ev, p);
+    *start = ',';
+
+    return p;
+}
+
+
+ngx_uint_t
+ngx_http_taptalent_line_is_refused(u_char *data, size_t len)
+{
+    return len >= NGX_HTTP_TAPTALENT_REFUSED_LEN
+           && ngx_strncmp(data, "{\"refused\":",
+                          NGX_HTTP_TAPTALENT_REFUSED_LEN)
+              == 0;
+}
+
+
+size_t
+ngx_http_taptalent_line_dead_len(ngx_str_t *line, const char *reason)
+{
+    return line->len
+           + sizeof("\"dead\":{\"reason\":\"\",\"status\":,\"attempts\":,"
+                    "\"at\":\"2026-11-23T08:11:13Z\"},\n")
+           + ngx_strlen(reason) + 2 * NGX_INT_T_LEN;
+}
+
+
+u_char *
+ngx_http_taptalent_line_write_dead(u_char *p, ngx_str_t *line,
+    const char *reason, ngx_uint_t status, ngx_uint_t attempts, time_t at)
+{
+    u_char     *end;
+    ngx_tm_t    tm;
+    ngx_str_t   text;
+
+    ngx_gmtime(at, &tm);
+
+    /* after the brace; what it says of an earlier time goes */
+
+    text = *line;
+
+    if (text.len > sizeof("{\"dead\":") - 1
+        && ngx_strncmp(text.data, "{\"dead\":", sizeof("{\"dead\":") - 1) == 0)
+    {
+        end = ngx_strlchr(text.data, text.data + text.len, '}');
+
+        if (end && end + 1 < text.data + text.len && end[1] == ',') {
+            text.len -= end + 1 - text.data;
+            text.data = end + 1;
+        }
+    }
+
+    *p++ = '{';
+    p = ngx_sprintf(p, "\"dead\":{\"reason\":\"%s\",\"status\":%ui,"
+                    "\"attempts\":%ui,"
+                    "\"at\":\"%4d-%02d-%02dT%02d:%02d:%02dZ\"},",
+                    reason, status, attempts,
+                    tm.ngx_tm_year, tm.ngx_tm_mon, tm.ngx_tm_mday,
+                    tm.ngx_tm_hour, tm.ngx_tm_min, tm.ngx_tm_sec);
+    p = ngx_cpymem(p, text.data + 1, text.len - 1);
+    *p++ = LF;
+
+    return p;
+}
+
+
 ngx_int_t
 ngx_http_taptalent_event_read(ngx_http_taptalent_event_t *ev,
     ngx_str_t *received, ngx_str_t *line, ngx_pool_t *pool)

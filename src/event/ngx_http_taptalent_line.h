@@ -19,6 +19,11 @@
  */
 
 
+/* the bytes by which ngx_http_taptalent_line_is_refused() knows a line */
+
+#define NGX_HTTP_TAPTALENT_REFUSED_LEN  (sizeof("{\"refused\":") - 1)
+
+
 /* the largest number of bytes that ngx_http_taptalent_event_write() writes */
 size_t ngx_http_taptalent_event_len(ngx_http_taptalent_event_t *ev);
 
@@ -29,6 +34,33 @@ size_t ngx_http_taptalent_event_len(ngx_http_taptalent_event_t *ev);
  */
 u_char *ngx_http_taptalent_event_write(ngx_http_taptalent_event_t *ev,
     u_char *p);
+
+/*
+ * The same for the line of a quarantine, which begins with the verdict of the
+ * event that was refused.
+ */
+size_t ngx_http_taptalent_line_refused_len(ngx_http_taptalent_event_t *ev,
+    ngx_str_t *verdict);
+u_char *ngx_http_taptalent_line_write_refused(ngx_http_taptalent_event_t *ev,
+    ngx_str_t *verdict, u_char *p);
+
+/*
+ * True if the line is one of a quarantine; its first
+ * NGX_HTTP_TAPTALENT_REFUSED_LEN bytes tell.
+ */
+ngx_uint_t ngx_http_taptalent_line_is_refused(u_char *data, size_t len);
+
+/* the most bytes that ngx_http_taptalent_line_write_dead() writes */
+size_t ngx_http_taptalent_line_dead_len(ngx_str_t *line, const char *reason);
+
+/*
+ * Writes the line of a dead letter, with its LF, to "p", and returns the end of
+ * it: "line", which has no LF, with the reason, the last status, the number of
+ * attempts and the time before all else.  What the line says of an earlier time
+ * that it was given up is left out.
+ */
+u_char *ngx_http_taptalent_line_write_dead(u_char *p, ngx_str_t *line,
+    const char *reason, ngx_uint_t status, ngx_uint_t attempts, time_t at);
 
 /*
  * Reads a line back, with or without its LF.  What the event and "received"

@@ -104,11 +104,7 @@ ngx_http_taptalent_create_item(ngx_http_taptalent_queue_t *q,
 
     /* who takes one out of quarantine does not want it to be too old */
 
-    if (text->len > sizeof("{\"refused\":") - 1
-        && ngx_strncmp(text->data, "{\"refused\":",
-                       sizeof("{\"refused\":") - 1)
-           == 0)
-    {
+    if (ngx_http_taptalent_line_is_refused(text->data, text->len)) {
         item->age = 0;
     }
 
@@ -770,10 +766,8 @@ static void
 ngx_http_taptalent_bury(ngx_http_taptalent_item_t *item,
     ngx_http_taptalent_reason_e reason)
 {
-    u_char                      *p, *end;
-    size_t                       len;
-    ngx_tm_t                     tm;
-    ngx_str_t                    text;
+    u_char                      *p;
+    const char                  *why;
     ngx_http_taptalent_queue_t  *q;
 
     q = item->owner;
@@ -792,12 +786,9 @@ ngx_http_taptalent_bury(ngx_http_taptalent_item_t *item,
         return;
     }
 
-    len = item->text.len
-          + sizeof("\"dead\":{\"reason\":\"\",\"status\":,\"attempts\":,"
-                   "\"at\":\"2026-11-23T08:11:13Z\"},\n")
-          + ngx_strlen(ngx_http_taptalent_reasons[reason]) + 2 * NGX_INT_T_LEN;
+    why = ngx_http_taptalent_reasons[reason];
 
-    p = ngx_alloc(len, q->log);
+    p = ngx_alloc(ngx_http_taptalent_line_dead_len(&item->text, why), q->log);
 
     if (p == NULL) {
         ngx_http_taptalent_attempt(item, NGX_HTTP_TAPTALENT_RETRY);
@@ -813,33 +804,9 @@ ngx_http_taptalent_bury(ngx_http_taptalent_item_t *item,
     item->dead.data = p;
     item->dead.events = 1;
 
-    ngx_gmtime(ngx_time(), &tm);
-
-    /* after the brace; what it says of an earlier time goes */
-
-    text = item->text;
-
-    if (text.len > sizeof("{\"dead\":") - 1
-        && ngx_strncmp(text.data, "{\"dead\":", sizeof("{\"dead\":") - 1) == 0)
-    {
-        end = ngx_strlchr(text.data, text.data + text.len, '}');
-
-        if (end && end + 1 < text.data + text.len && end[1] == ',') {
-            text.len -= end + 1 - text.data;
-            text.data = end + 1;
-        }
-    }
-
-    *p++ = '{';
-    p = ngx_sprintf(p, "\"dead\":{\"reason\":\"%s\",\"status\":%ui,"
-                    "\"attempts\":%ui,"
-                    "\"at\":\"%4d-%02d-%02dT%02d:%02d:%02dZ\"},",
-                    ngx_http_taptalent_reasons[reason],
-                    item->delivery.status, item->delivery.attempt,
-                    tm.ngx_tm_year, tm.ngx_tm_mon, tm.ngx_tm_mday,
-                    tm.ngx_tm_hour, tm.ngx_tm_min, tm.ngx_tm_sec);
-    p = ngx_cpymem(p, text.data + 1, text.len - 1);
-    *p++ = LF;
+    p = ngx_http_taptalent_line_write_dead(p, &item->text, why,
+                                           item->delivery.status,
+                                           item->delivery.attempt, ngx_time());
 
     item->dead.len = p - item->dead.data;
 

@@ -6,6 +6,7 @@
 
 #include <ngx_config.h>
 #include <ngx_core.h>
+#include "ngx_http_taptalent_line.h"
 #include "ngx_http_taptalent_spool.h"
 
 
@@ -403,7 +404,7 @@ ngx_http_taptalent_measure_refused(ngx_http_taptalent_spool_t *spool,
 {
     ssize_t   n;
     ngx_fd_t  fd;
-    u_char    buf[sizeof("{\"refused\":") - 1];
+    u_char    buf[NGX_HTTP_TAPTALENT_REFUSED_LEN];
 
     fd = openat(spool->fd[NGX_HTTP_TAPTALENT_NEW], (char *) name,
                 O_RDONLY|O_NONBLOCK|O_NOFOLLOW|O_CLOEXEC);
@@ -416,8 +417,7 @@ ngx_http_taptalent_measure_refused(ngx_http_taptalent_spool_t *spool,
 
     (void) ngx_close_file(fd);
 
-    return n == (ssize_t) sizeof(buf)
-           && ngx_strncmp(buf, "{\"refused\":", sizeof(buf)) == 0;
+    return n > 0 && ngx_http_taptalent_line_is_refused(buf, n);
 }
 
 
