@@ -79,7 +79,7 @@ my @mutants = (
       test => '../handover', env => {}, figure => undef,
       fails => 'each once' },
 
-    { name => 'a note counts for its neighbours', file => 'backlog',
+    { name => 'a note counts for its neighbours', file => 'spool_read',
       from => 'r->done[line / 8] |= 1 << (line % 8);',
       to => 'r->done[line / 8] = 0xff;',
       test => 'forward_faults', env => { TEST_ONLY => 'sidecar' } },
@@ -89,13 +89,13 @@ my @mutants = (
       to => 'item->rc = NGX_OK; if (0) {',
       test => 'delivery_calls', env => { TEST_ONLY => 'kill' } },
 
-    { name => 'no checksum', file => 'backlog',
+    { name => 'no checksum', file => 'spool_read',
       from => 'return (crc == content->crc) ? NGX_OK : NGX_ERROR;',
       to => 'return NGX_OK;',
       test => 'delivery_calls', env => { TEST_ONLY => 'kill' },
       figure => 'altered', fails => 'none is altered' },
 
-    { name => 'a sidecar that cannot be read is none', file => 'backlog',
+    { name => 'a sidecar that cannot be read is none', file => 'spool_read',
       from => 'if (rc == NGX_OK || rc == NGX_DECLINED) {',
       to => 'if (rc != NGX_ERROR) { error->err = 0;',
       test => 'delivery_calls', env => { TEST_ONLY => 'errors' },
@@ -161,7 +161,7 @@ my @mutants = (
       test => '../config_live', env => {}, figure => undef,
       fails => "the spool is still the workers'" },
 
-    { name => 'two forward one spool', file => 'backlog',
+    { name => 'two forward one spool', file => 'spool_read',
       from => 'if (flock(fd, LOCK_EX|LOCK_NB) == 0) {', to => 'if (1) {',
       test => 'forward_faults', env => { TEST_ONLY => 'reload',
                                          TEST_RELOAD_SECONDS => 3 },
