@@ -135,24 +135,6 @@ ngx_int_t ngx_http_taptalent_spool_free(ngx_http_taptalent_spool_t *spool,
     off_t *bytes, uint64_t *inodes);
 
 
-/* a rename from one directory to another that replaces nothing */
-ngx_int_t ngx_http_taptalent_spool_rename(ngx_http_taptalent_spool_t *spool,
-    ngx_http_taptalent_dir_e source, u_char *from,
-    ngx_http_taptalent_dir_e dir, u_char *to,
-    ngx_http_taptalent_spool_error_t *error);
-
-/* makes the names in a directory durable, unless the spool has sync=off */
-ngx_int_t ngx_http_taptalent_spool_sync(ngx_http_taptalent_spool_t *spool,
-    ngx_http_taptalent_dir_e dir, ngx_http_taptalent_spool_error_t *error);
-
-/* the checksum of a name: that of zlib, and of ISO 3309 */
-uint32_t ngx_http_taptalent_spool_crc32(u_char *data, size_t len);
-
-/* writes all of it, to a file in that directory, which is for *error */
-ngx_int_t ngx_http_taptalent_spool_append(ngx_fd_t fd, u_char *data,
-    size_t len, ngx_http_taptalent_dir_e dir,
-    ngx_http_taptalent_spool_error_t *error);
-
 /* sets *error, and returns NGX_ERROR; for the spool's own files */
 ngx_int_t ngx_http_taptalent_spool_failed(
     ngx_http_taptalent_spool_error_t *error, ngx_err_t err, const char *call,
@@ -248,14 +230,6 @@ ngx_int_t ngx_http_taptalent_spool_settle(ngx_http_taptalent_spool_t *spool,
 ngx_int_t ngx_http_taptalent_spool_remove(ngx_http_taptalent_spool_t *spool,
     u_char *name, ngx_http_taptalent_content_t *content,
     ngx_http_taptalent_spool_error_t *error);
-
-/*
- * How many of the "lines" of a file of new/ are done, as its sidecar says, if
- * that has at most "max" bytes, can be read, and is of "crc", or "crc" is NULL.
- */
-ngx_uint_t ngx_http_taptalent_spool_count_done(
-    ngx_http_taptalent_spool_t *spool, u_char *name, ngx_uint_t lines,
-    uint32_t *crc, off_t max);
 
 
 typedef struct ngx_http_taptalent_oldest_s  ngx_http_taptalent_oldest_t;

@@ -7,7 +7,7 @@
 #include <ngx_config.h>
 #include <ngx_core.h>
 #include "ngx_http_taptalent_line.h"
-#include "ngx_http_taptalent_spool.h"
+#include "ngx_http_taptalent_spool_private.h"
 
 
 /*

@@ -27,17 +27,17 @@ my $LOST = 'no acknowledged event is lost';
 
 my @mutants = (
 
-    { name => 'a file is not synced', file => 'spool',
+    { name => 'a file is not synced', file => 'spool_write',
       from => 'spool->sync && fdatasync(fd) == -1', to => '0',
       test => 'power_cut', env => { TEST_CUTS => 1 } },
 
-    { name => 'the directory is not synced', file => 'spool',
+    { name => 'the directory is not synced', file => 'spool_write',
       from => 'return ngx_http_taptalent_spool_sync(spool, '
               . 'NGX_HTTP_TAPTALENT_NEW, error);',
       to => 'return NGX_OK;',
       test => 'power_cut', env => { TEST_CUTS => 3 } },
 
-    { name => 'a 2xx before the rename', file => 'spool',
+    { name => 'a 2xx before the rename', file => 'spool_write',
       from => 'ngx_memcpy(to, from, sizeof(from));',
       to => 'static u_char late[NGX_HTTP_TAPTALENT_NAME_LEN];
              ngx_memcpy(to, from, sizeof(from));
@@ -47,7 +47,7 @@ my @mutants = (
              ngx_memcpy(to, from, sizeof(from));',
       test => 'kill', env => { TEST_KILLS => 6 } },
 
-    { name => 'a failed fdatasync() is tried again', file => 'spool',
+    { name => 'a failed fdatasync() is tried again', file => 'spool_write',
       from => 'fdatasync(fd) == -1',
       to => 'fdatasync(fd) == -1 && fdatasync(fd) == -1',
       test => 'writeback', env => { TEST_WRITEBACKS => 6 } },
@@ -79,7 +79,7 @@ my @mutants = (
       test => '../handover', env => {}, figure => undef,
       fails => 'each once' },
 
-    { name => 'a note counts for its neighbours', file => 'spool_read',
+    { name => 'a note counts for its neighbours', file => 'spool_done',
       from => 'r->done[line / 8] |= 1 << (line % 8);',
       to => 'r->done[line / 8] = 0xff;',
       test => 'forward_faults', env => { TEST_ONLY => 'sidecar' } },
@@ -95,7 +95,7 @@ my @mutants = (
       test => 'delivery_calls', env => { TEST_ONLY => 'kill' },
       figure => 'altered', fails => 'none is altered' },
 
-    { name => 'a sidecar that cannot be read is none', file => 'spool_read',
+    { name => 'a sidecar that cannot be read is none', file => 'spool_done',
       from => 'if (rc == NGX_OK || rc == NGX_DECLINED) {',
       to => 'if (rc != NGX_ERROR) { error->err = 0;',
       test => 'delivery_calls', env => { TEST_ONLY => 'errors' },
@@ -144,7 +144,7 @@ my @mutants = (
       to => '1', test => '../backlog', env => { TEST_BACKLOG => 200 },
       figure => undef, fails => 'a share at a time' },
 
-    { name => 'nginx -t gives a spool away', file => 'spool',
+    { name => 'nginx -t gives a spool away', file => 'spool_prepare',
       from => 'user, log); if (ngx_test_config) { return NGX_OK; }',
       to => 'user, log);', test => '../config_live', env => {},
       figure => undef, fails => 'nothing has changed' },
