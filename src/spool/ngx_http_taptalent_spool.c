@@ -179,7 +179,7 @@ ngx_http_taptalent_spool_append(ngx_fd_t fd, u_char *data, size_t len,
 
 
 ngx_int_t
-ngx_http_taptalent_backlog_load(ngx_fd_t fd, u_char *p, size_t len,
+ngx_http_taptalent_spool_load(ngx_fd_t fd, u_char *p, size_t len,
     size_t *loaded)
 {
     ssize_t  n;
@@ -213,7 +213,7 @@ ngx_http_taptalent_backlog_load(ngx_fd_t fd, u_char *p, size_t len,
 /* a link, a socket, or a file that the worker may not read */
 
 ngx_uint_t
-ngx_http_taptalent_backlog_foreign(ngx_err_t err)
+ngx_http_taptalent_spool_foreign(ngx_err_t err)
 {
     return err == NGX_ELOOP || err == NGX_EACCES || err == ENXIO;
 }
@@ -222,7 +222,7 @@ ngx_http_taptalent_backlog_foreign(ngx_err_t err)
 /* a regular file with one name, and of the user who is to have written it */
 
 ngx_uint_t
-ngx_http_taptalent_backlog_ours(ngx_file_info_t *fi)
+ngx_http_taptalent_spool_ours(ngx_file_info_t *fi)
 {
     return ngx_is_file(fi)
            && fi->st_nlink == 1

@@ -259,7 +259,7 @@ typedef struct {
 
     ngx_http_taptalent_spool_error_t  errors[NGX_HTTP_TAPTALENT_MEASURES];
 
-    ngx_http_taptalent_oldest_t  *keep;  /* of a trim, or NULL */
+    ngx_http_taptalent_oldest_t  *trim;  /* what a trim removes, or NULL */
     ngx_http_taptalent_counted_t  *counted;  /* files that were read, or NULL */
 } ngx_http_taptalent_measure_t;
 

@@ -29,17 +29,17 @@ typedef struct {
 } ngx_http_taptalent_records_t;
 
 
-static int ngx_http_taptalent_backlog_forget(
+static int ngx_http_taptalent_spool_done_forget(
     ngx_http_taptalent_spool_t *spool, u_char *name);
-static ngx_int_t ngx_http_taptalent_backlog_same(
+static ngx_int_t ngx_http_taptalent_spool_done_same(
     ngx_http_taptalent_spool_t *spool, u_char *name,
     ngx_http_taptalent_content_t *content,
     ngx_http_taptalent_spool_error_t *error);
-static ngx_int_t ngx_http_taptalent_backlog_records(
+static ngx_int_t ngx_http_taptalent_spool_done_records(
     ngx_http_taptalent_spool_t *spool, u_char *name,
     ngx_http_taptalent_records_t *r, off_t max,
     ngx_http_taptalent_spool_error_t *error);
-static ngx_int_t ngx_http_taptalent_backlog_record(
+static ngx_int_t ngx_http_taptalent_spool_done_record(
     ngx_http_taptalent_records_t *r, u_char *text, size_t len);
 
 
@@ -53,7 +53,7 @@ ngx_http_taptalent_spool_settle(ngx_http_taptalent_spool_t *spool,
     ngx_fd_t   fd;
     ngx_int_t  rc;
 
-    rc = ngx_http_taptalent_backlog_same(spool, name, content, error);
+    rc = ngx_http_taptalent_spool_done_same(spool, name, content, error);
 
     if (rc != NGX_OK) {
         return rc;
@@ -97,7 +97,7 @@ ngx_http_taptalent_spool_remove(ngx_http_taptalent_spool_t *spool,
     ngx_fd_t   fd;
     ngx_int_t  rc;
 
-    rc = ngx_http_taptalent_backlog_same(spool, name, content, error);
+    rc = ngx_http_taptalent_spool_done_same(spool, name, content, error);
 
     if (rc != NGX_OK) {
         return rc;
@@ -112,7 +112,7 @@ ngx_http_taptalent_spool_remove(ngx_http_taptalent_spool_t *spool,
                                                NGX_HTTP_TAPTALENT_NEW);
     }
 
-    (void) ngx_http_taptalent_backlog_forget(spool, name);
+    (void) ngx_http_taptalent_spool_done_forget(spool, name);
 
     return NGX_OK;
 }
@@ -128,7 +128,7 @@ ngx_http_taptalent_spool_corrupt(ngx_http_taptalent_spool_t *spool,
     ngx_int_t   rc;
     ngx_uint_t  i;
 
-    rc = ngx_http_taptalent_backlog_same(spool, name, content, error);
+    rc = ngx_http_taptalent_spool_done_same(spool, name, content, error);
 
     if (rc != NGX_OK) {
         return rc;
@@ -168,7 +168,7 @@ ngx_http_taptalent_spool_corrupt(ngx_http_taptalent_spool_t *spool,
 
 
 ngx_uint_t
-ngx_http_taptalent_spool_count_done(ngx_http_taptalent_spool_t *spool,
+ngx_http_taptalent_spool_done_count(ngx_http_taptalent_spool_t *spool,
     u_char *name, ngx_uint_t lines, uint32_t *crc, off_t max)
 {
     ngx_uint_t                        i, n;
@@ -185,7 +185,7 @@ ngx_http_taptalent_spool_count_done(ngx_http_taptalent_spool_t *spool,
 
     n = 0;
 
-    if (ngx_http_taptalent_backlog_records(spool, name, &r, max, &error)
+    if (ngx_http_taptalent_spool_done_records(spool, name, &r, max, &error)
         == NGX_OK)
     {
         for (i = 1; i <= lines; i++) {
@@ -200,7 +200,7 @@ ngx_http_taptalent_spool_count_done(ngx_http_taptalent_spool_t *spool,
 
 
 ngx_int_t
-ngx_http_taptalent_backlog_done(ngx_http_taptalent_spool_t *spool,
+ngx_http_taptalent_spool_done_read(ngx_http_taptalent_spool_t *spool,
     u_char *name, ngx_http_taptalent_content_t *content,
     ngx_http_taptalent_spool_error_t *error)
 {
@@ -219,9 +219,9 @@ ngx_http_taptalent_backlog_done(ngx_http_taptalent_spool_t *spool,
     r.lines = content->lines;
     r.crc = &content->crc;
 
-    rc = ngx_http_taptalent_backlog_records(spool, name, &r,
-                                            NGX_HTTP_TAPTALENT_FILE_MAX,
-                                            error);
+    rc = ngx_http_taptalent_spool_done_records(spool, name, &r,
+                                               NGX_HTTP_TAPTALENT_FILE_MAX,
+                                               error);
 
     if (rc == NGX_OK || rc == NGX_DECLINED) {
         content->bound = r.bound;
@@ -235,7 +235,7 @@ ngx_http_taptalent_backlog_done(ngx_http_taptalent_spool_t *spool,
         ngx_memzero(content->done, content->lines / 8 + 1);
         content->bound = 0;
 
-        if (ngx_http_taptalent_backlog_forget(spool, name) == 0) {
+        if (ngx_http_taptalent_spool_done_forget(spool, name) == 0) {
             return NGX_OK;
         }
 
@@ -259,7 +259,7 @@ ngx_http_taptalent_backlog_done(ngx_http_taptalent_spool_t *spool,
  */
 
 static ngx_int_t
-ngx_http_taptalent_backlog_records(ngx_http_taptalent_spool_t *spool,
+ngx_http_taptalent_spool_done_records(ngx_http_taptalent_spool_t *spool,
     u_char *name, ngx_http_taptalent_records_t *r, off_t max,
     ngx_http_taptalent_spool_error_t *error)
 {
@@ -283,7 +283,7 @@ ngx_http_taptalent_backlog_records(ngx_http_taptalent_spool_t *spool,
         /* of a name that leaves no room for it there is none */
 
         if (ngx_errno == NGX_ENOENT || ngx_errno == NGX_ENAMETOOLONG
-            || ngx_http_taptalent_backlog_foreign(ngx_errno))
+            || ngx_http_taptalent_spool_foreign(ngx_errno))
         {
             return NGX_DECLINED;
         }
@@ -300,7 +300,7 @@ ngx_http_taptalent_backlog_records(ngx_http_taptalent_spool_t *spool,
         goto done;
     }
 
-    if (!ngx_http_taptalent_backlog_ours(&fi)) {
+    if (!ngx_http_taptalent_spool_ours(&fi)) {
         rc = NGX_DECLINED;
         goto done;
     }
@@ -319,8 +319,8 @@ ngx_http_taptalent_backlog_records(ngx_http_taptalent_spool_t *spool,
 
     for ( ;; ) {
 
-        if (ngx_http_taptalent_backlog_load(fd, last, buf + sizeof(buf) - last,
-                                            &n)
+        if (ngx_http_taptalent_spool_load(fd, last, buf + sizeof(buf) - last,
+                                          &n)
             != NGX_OK)
         {
             (void) ngx_http_taptalent_spool_failed(error, ngx_errno, "read()",
@@ -342,7 +342,7 @@ ngx_http_taptalent_backlog_records(ngx_http_taptalent_spool_t *spool,
                 continue;
             }
 
-            if (ngx_http_taptalent_backlog_record(r, start, p - start)
+            if (ngx_http_taptalent_spool_done_record(r, start, p - start)
                 != NGX_OK)
             {
                 rc = NGX_ERROR;
@@ -376,7 +376,7 @@ done:
  */
 
 static ngx_int_t
-ngx_http_taptalent_backlog_record(ngx_http_taptalent_records_t *r,
+ngx_http_taptalent_spool_done_record(ngx_http_taptalent_records_t *r,
     u_char *text, size_t len)
 {
     uint32_t   crc;
@@ -417,7 +417,7 @@ ngx_http_taptalent_backlog_record(ngx_http_taptalent_records_t *r,
 /* somebody may have moved another file over the one that is being sent */
 
 static ngx_int_t
-ngx_http_taptalent_backlog_same(ngx_http_taptalent_spool_t *spool,
+ngx_http_taptalent_spool_done_same(ngx_http_taptalent_spool_t *spool,
     u_char *name, ngx_http_taptalent_content_t *content,
     ngx_http_taptalent_spool_error_t *error)
 {
@@ -440,14 +440,14 @@ ngx_http_taptalent_backlog_same(ngx_http_taptalent_spool_t *spool,
                                                NGX_HTTP_TAPTALENT_NEW);
     }
 
-    (void) ngx_http_taptalent_backlog_forget(spool, name);
+    (void) ngx_http_taptalent_spool_done_forget(spool, name);
 
     return NGX_DECLINED;
 }
 
 
 static int
-ngx_http_taptalent_backlog_forget(ngx_http_taptalent_spool_t *spool,
+ngx_http_taptalent_spool_done_forget(ngx_http_taptalent_spool_t *spool,
     u_char *name)
 {
     u_char  sidecar[NGX_HTTP_TAPTALENT_SIDECAR_LEN];

@@ -68,35 +68,35 @@ typedef ngx_int_t (*ngx_http_taptalent_entry_pt)(
     u_char *name, size_t len);
 
 
-static ngx_int_t ngx_http_taptalent_measure_dir(
+static ngx_int_t ngx_http_taptalent_spool_measure_dir(
     ngx_http_taptalent_spool_t *spool, ngx_http_taptalent_dir_e dir,
     ngx_http_taptalent_measure_t *m, ngx_http_taptalent_entry_pt handler,
     ngx_http_taptalent_spool_error_t *error);
-static ngx_int_t ngx_http_taptalent_measure_new(
+static ngx_int_t ngx_http_taptalent_spool_measure_new(
     ngx_http_taptalent_spool_t *spool, ngx_http_taptalent_measure_t *m,
     u_char *name, size_t len);
-static ngx_int_t ngx_http_taptalent_measure_dead(
+static ngx_int_t ngx_http_taptalent_spool_measure_dead(
     ngx_http_taptalent_spool_t *spool, ngx_http_taptalent_measure_t *m,
     u_char *name, size_t len);
-static ngx_int_t ngx_http_taptalent_measure_corrupt(
+static ngx_int_t ngx_http_taptalent_spool_measure_corrupt(
     ngx_http_taptalent_spool_t *spool, ngx_http_taptalent_measure_t *m,
     u_char *name, size_t len);
-static void ngx_http_taptalent_measure_keep(
+static void ngx_http_taptalent_spool_measure_oldest(
     ngx_http_taptalent_spool_t *spool, ngx_http_taptalent_oldest_t *oldest,
     u_char *name, size_t len, off_t size);
-static ngx_uint_t ngx_http_taptalent_measure_refused(
+static ngx_uint_t ngx_http_taptalent_spool_measure_refused(
     ngx_http_taptalent_spool_t *spool, u_char *name);
-static uint64_t ngx_http_taptalent_measure_events(
+static uint64_t ngx_http_taptalent_spool_measure_events(
     ngx_http_taptalent_spool_t *spool, ngx_http_taptalent_measure_t *m,
     u_char *name, ngx_file_info_t *fi);
-static uint64_t ngx_http_taptalent_measure_lines(
+static uint64_t ngx_http_taptalent_spool_measure_lines(
     ngx_http_taptalent_spool_t *spool, ngx_http_taptalent_counted_t *counted,
     u_char *name, ngx_file_info_t *fi);
-static ngx_http_taptalent_count_t *ngx_http_taptalent_measure_place(
+static ngx_http_taptalent_count_t *ngx_http_taptalent_spool_measure_place(
     ngx_http_taptalent_counted_t *counted, ngx_file_info_t *fi);
-static void ngx_http_taptalent_measure_read(ngx_http_taptalent_spool_t *spool,
-    ngx_http_taptalent_counted_t *counted, ngx_http_taptalent_count_t *count,
-    u_char *name);
+static void ngx_http_taptalent_spool_measure_read(
+    ngx_http_taptalent_spool_t *spool, ngx_http_taptalent_counted_t *counted,
+    ngx_http_taptalent_count_t *count, u_char *name);
 
 
 ngx_int_t
@@ -110,9 +110,9 @@ ngx_http_taptalent_spool_measure(ngx_http_taptalent_spool_t *spool,
         ngx_http_taptalent_dir_e       dir;
         ngx_http_taptalent_entry_pt    handler;
     } dirs[] = {
-        { NGX_HTTP_TAPTALENT_NEW, ngx_http_taptalent_measure_new },
-        { NGX_HTTP_TAPTALENT_DEAD, ngx_http_taptalent_measure_dead },
-        { NGX_HTTP_TAPTALENT_CORRUPT, ngx_http_taptalent_measure_corrupt }
+        { NGX_HTTP_TAPTALENT_NEW, ngx_http_taptalent_spool_measure_new },
+        { NGX_HTTP_TAPTALENT_DEAD, ngx_http_taptalent_spool_measure_dead },
+        { NGX_HTTP_TAPTALENT_CORRUPT, ngx_http_taptalent_spool_measure_corrupt }
     };
 
     ngx_memzero(m, sizeof(ngx_http_taptalent_measure_t));
@@ -132,8 +132,8 @@ ngx_http_taptalent_spool_measure(ngx_http_taptalent_spool_t *spool,
 
     for (i = 0; i < sizeof(dirs) / sizeof(dirs[0]); i++) {
 
-        if (ngx_http_taptalent_measure_dir(spool, dirs[i].dir, m,
-                                           dirs[i].handler, &m->errors[i])
+        if (ngx_http_taptalent_spool_measure_dir(spool, dirs[i].dir, m,
+                                                 dirs[i].handler, &m->errors[i])
             == NGX_ABORT)
         {
             return NGX_ABORT;
@@ -154,7 +154,7 @@ ngx_http_taptalent_spool_measure(ngx_http_taptalent_spool_t *spool,
 
 
 static ngx_int_t
-ngx_http_taptalent_measure_dir(ngx_http_taptalent_spool_t *spool,
+ngx_http_taptalent_spool_measure_dir(ngx_http_taptalent_spool_t *spool,
     ngx_http_taptalent_dir_e d, ngx_http_taptalent_measure_t *m,
     ngx_http_taptalent_entry_pt handler,
     ngx_http_taptalent_spool_error_t *error)
@@ -219,7 +219,7 @@ ngx_http_taptalent_measure_dir(ngx_http_taptalent_spool_t *spool,
 /* what is left alone, such as a directory, does not wait either */
 
 static ngx_int_t
-ngx_http_taptalent_measure_new(ngx_http_taptalent_spool_t *spool,
+ngx_http_taptalent_spool_measure_new(ngx_http_taptalent_spool_t *spool,
     ngx_http_taptalent_measure_t *m, u_char *name, size_t len)
 {
     time_t           came;
@@ -256,14 +256,14 @@ ngx_http_taptalent_measure_new(ngx_http_taptalent_spool_t *spool,
         return NGX_OK;
     }
 
-    if (m->keep) {
-        ngx_http_taptalent_measure_keep(spool, m->keep, name, len,
-                                        ngx_file_size(&fi));
+    if (m->trim) {
+        ngx_http_taptalent_spool_measure_oldest(spool, m->trim, name, len,
+                                                ngx_file_size(&fi));
     }
 
     m->files++;
     m->bytes += ngx_file_size(&fi);
-    m->events += ngx_http_taptalent_measure_events(spool, m, name, &fi);
+    m->events += ngx_http_taptalent_spool_measure_events(spool, m, name, &fi);
 
     came = ngx_http_taptalent_spool_name_time(name, len);
 
@@ -280,7 +280,7 @@ ngx_http_taptalent_measure_new(ngx_http_taptalent_spool_t *spool,
 
 
 static ngx_int_t
-ngx_http_taptalent_measure_dead(ngx_http_taptalent_spool_t *spool,
+ngx_http_taptalent_spool_measure_dead(ngx_http_taptalent_spool_t *spool,
     ngx_http_taptalent_measure_t *m, u_char *name, size_t len)
 {
     m->dead += ngx_http_taptalent_spool_name_is_file(name, len);
@@ -290,7 +290,7 @@ ngx_http_taptalent_measure_dead(ngx_http_taptalent_spool_t *spool,
 
 
 static ngx_int_t
-ngx_http_taptalent_measure_corrupt(ngx_http_taptalent_spool_t *spool,
+ngx_http_taptalent_spool_measure_corrupt(ngx_http_taptalent_spool_t *spool,
     ngx_http_taptalent_measure_t *m, u_char *name, size_t len)
 {
     m->corrupt += (name[0] != '.'
@@ -324,11 +324,11 @@ ngx_http_taptalent_spool_trim(ngx_http_taptalent_spool_t *spool, off_t max)
     ngx_memzero(&m, sizeof(ngx_http_taptalent_measure_t));
 
     oldest->n = 0;
-    m.keep = oldest;
+    m.trim = oldest;
 
-    rc = ngx_http_taptalent_measure_dir(spool, NGX_HTTP_TAPTALENT_NEW, &m,
-                                        ngx_http_taptalent_measure_new,
-                                        &error);
+    rc = ngx_http_taptalent_spool_measure_dir(spool, NGX_HTTP_TAPTALENT_NEW, &m,
+                                         ngx_http_taptalent_spool_measure_new,
+                                         &error);
 
     if (rc == NGX_OK && (off_t) m.bytes > max) {
 
@@ -355,7 +355,7 @@ ngx_http_taptalent_spool_trim(ngx_http_taptalent_spool_t *spool, off_t max)
 
 
 static void
-ngx_http_taptalent_measure_keep(ngx_http_taptalent_spool_t *spool,
+ngx_http_taptalent_spool_measure_oldest(ngx_http_taptalent_spool_t *spool,
     ngx_http_taptalent_oldest_t *oldest, u_char *name, size_t len, off_t size)
 {
     ngx_uint_t                 i;
@@ -369,7 +369,7 @@ ngx_http_taptalent_measure_keep(ngx_http_taptalent_spool_t *spool,
         return;
     }
 
-    if (!ngx_http_taptalent_measure_refused(spool, name)) {
+    if (!ngx_http_taptalent_spool_measure_refused(spool, name)) {
         return;
     }
 
@@ -399,7 +399,7 @@ ngx_http_taptalent_measure_keep(ngx_http_taptalent_spool_t *spool,
  */
 
 static ngx_uint_t
-ngx_http_taptalent_measure_refused(ngx_http_taptalent_spool_t *spool,
+ngx_http_taptalent_spool_measure_refused(ngx_http_taptalent_spool_t *spool,
     u_char *name)
 {
     ssize_t   n;
@@ -424,7 +424,7 @@ ngx_http_taptalent_measure_refused(ngx_http_taptalent_spool_t *spool,
 /* at least one: of a file that is there not all is done */
 
 static uint64_t
-ngx_http_taptalent_measure_events(ngx_http_taptalent_spool_t *spool,
+ngx_http_taptalent_spool_measure_events(ngx_http_taptalent_spool_t *spool,
     ngx_http_taptalent_measure_t *m, u_char *name, ngx_file_info_t *fi)
 {
     uint32_t   crc;
@@ -433,9 +433,13 @@ ngx_http_taptalent_measure_events(ngx_http_taptalent_spool_t *spool,
 
     named = ngx_http_taptalent_spool_name_events(name, &crc);
 
-    events = (named > 0) ? (uint64_t) named
-                         : ngx_http_taptalent_measure_lines(spool, m->counted,
-                                                            name, fi);
+    if (named > 0) {
+        events = named;
+
+    } else {
+        events = ngx_http_taptalent_spool_measure_lines(spool, m->counted, name,
+                                                        fi);
+    }
 
     /* no line is shorter than this, whatever a name says */
 
@@ -449,7 +453,7 @@ ngx_http_taptalent_measure_events(ngx_http_taptalent_spool_t *spool,
         return events;
     }
 
-    done = ngx_http_taptalent_spool_count_done(spool, name, events,
+    done = ngx_http_taptalent_spool_done_count(spool, name, events,
                                                (named > 0) ? &crc : NULL,
                                                NGX_HTTP_TAPTALENT_DONE_MAX);
 
@@ -458,7 +462,7 @@ ngx_http_taptalent_measure_events(ngx_http_taptalent_spool_t *spool,
 
 
 static uint64_t
-ngx_http_taptalent_measure_lines(ngx_http_taptalent_spool_t *spool,
+ngx_http_taptalent_spool_measure_lines(ngx_http_taptalent_spool_t *spool,
     ngx_http_taptalent_counted_t *counted, u_char *name, ngx_file_info_t *fi)
 {
     ngx_http_taptalent_count_t  *count;
@@ -467,7 +471,7 @@ ngx_http_taptalent_measure_lines(ngx_http_taptalent_spool_t *spool,
         return 1;
     }
 
-    count = ngx_http_taptalent_measure_place(counted, fi);
+    count = ngx_http_taptalent_spool_measure_place(counted, fi);
 
     if (count == NULL) {
         return 1;
@@ -476,7 +480,7 @@ ngx_http_taptalent_measure_lines(ngx_http_taptalent_spool_t *spool,
     count->last = counted->call;
 
     if (count->read < count->size && counted->budget > 0) {
-        ngx_http_taptalent_measure_read(spool, counted, count, name);
+        ngx_http_taptalent_spool_measure_read(spool, counted, count, name);
     }
 
     return count->lines;
@@ -486,7 +490,7 @@ ngx_http_taptalent_measure_lines(ngx_http_taptalent_spool_t *spool,
 /* its own, or one whose file is gone; NULL if there are too many of them */
 
 static ngx_http_taptalent_count_t *
-ngx_http_taptalent_measure_place(ngx_http_taptalent_counted_t *counted,
+ngx_http_taptalent_spool_measure_place(ngx_http_taptalent_counted_t *counted,
     ngx_file_info_t *fi)
 {
     uint32_t                     hash;
@@ -531,7 +535,7 @@ ngx_http_taptalent_measure_place(ngx_http_taptalent_counted_t *counted,
 /* from where the call before has ended; what cannot be read has no lines */
 
 static void
-ngx_http_taptalent_measure_read(ngx_http_taptalent_spool_t *spool,
+ngx_http_taptalent_spool_measure_read(ngx_http_taptalent_spool_t *spool,
     ngx_http_taptalent_counted_t *counted, ngx_http_taptalent_count_t *count,
     u_char *name)
 {

@@ -17,8 +17,9 @@
 static ngx_int_t ngx_http_taptalent_spool_open_dirs(
     ngx_http_taptalent_spool_t *spool,
     ngx_http_taptalent_spool_error_t *error);
-static void ngx_http_taptalent_spool_permit(ngx_fd_t fd, ngx_uint_t access);
-static ngx_int_t ngx_http_taptalent_spool_lock(
+static void ngx_http_taptalent_spool_open_permit(ngx_fd_t fd,
+    ngx_uint_t access);
+static ngx_int_t ngx_http_taptalent_spool_open_lock(
     ngx_http_taptalent_spool_t *spool,
     ngx_http_taptalent_spool_error_t *error);
 
@@ -40,7 +41,7 @@ ngx_http_taptalent_spool_open(ngx_http_taptalent_spool_t *spool,
         return NGX_ERROR;
     }
 
-    rc = ngx_http_taptalent_spool_lock(spool, error);
+    rc = ngx_http_taptalent_spool_open_lock(spool, error);
 
     if (rc == NGX_OK) {
         spool->sequence = 0;
@@ -112,7 +113,7 @@ ngx_http_taptalent_spool_open_dirs(ngx_http_taptalent_spool_t *spool,
 
         spool->fd[i] = fd;
 
-        ngx_http_taptalent_spool_permit(fd, spool->access);
+        ngx_http_taptalent_spool_open_permit(fd, spool->access);
     }
 
     return NGX_OK;
@@ -126,7 +127,7 @@ ngx_http_taptalent_spool_open_dirs(ngx_http_taptalent_spool_t *spool,
  */
 
 static void
-ngx_http_taptalent_spool_permit(ngx_fd_t fd, ngx_uint_t access)
+ngx_http_taptalent_spool_open_permit(ngx_fd_t fd, ngx_uint_t access)
 {
     mode_t           mode;
     ngx_file_info_t  fi;
@@ -156,7 +157,7 @@ ngx_http_taptalent_spool_permit(ngx_fd_t fd, ngx_uint_t access)
  */
 
 static ngx_int_t
-ngx_http_taptalent_spool_lock(ngx_http_taptalent_spool_t *spool,
+ngx_http_taptalent_spool_open_lock(ngx_http_taptalent_spool_t *spool,
     ngx_http_taptalent_spool_error_t *error)
 {
     u_char           name[NGX_HTTP_TAPTALENT_LOCK_LEN];

@@ -15,18 +15,18 @@
 #define NGX_HTTP_TAPTALENT_USER_LEN  64
 
 
-static ngx_int_t ngx_http_taptalent_spool_check(
+static ngx_int_t ngx_http_taptalent_spool_prepare_check(
     ngx_http_taptalent_spool_t *spool, ngx_log_t *log);
-static ngx_int_t ngx_http_taptalent_spool_make(
+static ngx_int_t ngx_http_taptalent_spool_prepare_make(
     ngx_http_taptalent_spool_t *spool, ngx_log_t *log);
-static ngx_int_t ngx_http_taptalent_spool_missing(
+static ngx_int_t ngx_http_taptalent_spool_prepare_missing(
     ngx_http_taptalent_spool_t *spool, ngx_log_t *log);
-static void ngx_http_taptalent_spool_owners(
+static void ngx_http_taptalent_spool_prepare_owners(
     ngx_http_taptalent_spool_t *spool, ngx_file_info_t *fi, ngx_uid_t user,
     ngx_log_t *log);
-static void ngx_http_taptalent_spool_usable(
+static void ngx_http_taptalent_spool_prepare_usable(
     ngx_http_taptalent_spool_t *spool, ngx_log_t *log);
-static void ngx_http_taptalent_spool_user(u_char *name, ngx_uid_t uid);
+static void ngx_http_taptalent_spool_prepare_user(u_char *name, ngx_uid_t uid);
 
 
 ngx_int_t
@@ -40,21 +40,21 @@ ngx_http_taptalent_spool_prepare(ngx_http_taptalent_spool_t *spool,
         if (lstat((char *) spool->path.data, &fi) == -1
             && (ngx_errno == NGX_ENOENT || ngx_errno == NGX_ENOTDIR))
         {
-            return ngx_http_taptalent_spool_missing(spool, log);
+            return ngx_http_taptalent_spool_prepare_missing(spool, log);
         }
 
-    } else if (ngx_http_taptalent_spool_make(spool, log) != NGX_OK) {
+    } else if (ngx_http_taptalent_spool_prepare_make(spool, log) != NGX_OK) {
         return NGX_ERROR;
     }
 
-    return ngx_http_taptalent_spool_check(spool, log);
+    return ngx_http_taptalent_spool_prepare_check(spool, log);
 }
 
 
 /* "nginx -t" makes nothing, and looks whether a start can */
 
 static ngx_int_t
-ngx_http_taptalent_spool_missing(ngx_http_taptalent_spool_t *spool,
+ngx_http_taptalent_spool_prepare_missing(ngx_http_taptalent_spool_t *spool,
     ngx_log_t *log)
 {
     u_char  parent[NGX_MAX_PATH];
@@ -97,7 +97,7 @@ ngx_http_taptalent_spool_parent(ngx_http_taptalent_spool_t *spool,
 
 
 static ngx_int_t
-ngx_http_taptalent_spool_make(ngx_http_taptalent_spool_t *spool,
+ngx_http_taptalent_spool_prepare_make(ngx_http_taptalent_spool_t *spool,
     ngx_log_t *log)
 {
     u_char    parent[NGX_MAX_PATH];
@@ -153,7 +153,7 @@ ngx_http_taptalent_spool_make(ngx_http_taptalent_spool_t *spool,
  */
 
 static ngx_int_t
-ngx_http_taptalent_spool_check(ngx_http_taptalent_spool_t *spool,
+ngx_http_taptalent_spool_prepare_check(ngx_http_taptalent_spool_t *spool,
     ngx_log_t *log)
 {
     dev_t             dev;
@@ -247,7 +247,7 @@ ngx_http_taptalent_spool_give(ngx_http_taptalent_spool_t *spool,
     ngx_file_info_t   fi[NGX_HTTP_TAPTALENT_DIRS];
 
     if (user == (ngx_uid_t) NGX_CONF_UNSET_UINT) {
-        ngx_http_taptalent_spool_usable(spool, log);
+        ngx_http_taptalent_spool_prepare_usable(spool, log);
         return NGX_OK;
     }
 
@@ -267,7 +267,7 @@ ngx_http_taptalent_spool_give(ngx_http_taptalent_spool_t *spool,
         }
     }
 
-    ngx_http_taptalent_spool_owners(spool, fi, user, log);
+    ngx_http_taptalent_spool_prepare_owners(spool, fi, user, log);
 
     if (ngx_test_config) {
         return NGX_OK;
@@ -304,7 +304,7 @@ failed:
 /* a line for each user that has directories now, most often one */
 
 static void
-ngx_http_taptalent_spool_owners(ngx_http_taptalent_spool_t *spool,
+ngx_http_taptalent_spool_prepare_owners(ngx_http_taptalent_spool_t *spool,
     ngx_file_info_t *fi, ngx_uid_t user, ngx_log_t *log)
 {
     u_char      *p;
@@ -332,8 +332,8 @@ ngx_http_taptalent_spool_owners(ngx_http_taptalent_spool_t *spool,
 
         *p = '\0';
 
-        ngx_http_taptalent_spool_user(from, fi[i].st_uid);
-        ngx_http_taptalent_spool_user(to, user);
+        ngx_http_taptalent_spool_prepare_user(from, fi[i].st_uid);
+        ngx_http_taptalent_spool_prepare_user(to, user);
 
         ngx_log_error(NGX_LOG_WARN, log, 0,
                       "%s of the spool \"%V\" in %s:%ui %s from the user "
@@ -351,7 +351,7 @@ ngx_http_taptalent_spool_owners(ngx_http_taptalent_spool_t *spool,
 /* whoever is not root can give nothing away, and is the user of the workers */
 
 static void
-ngx_http_taptalent_spool_usable(ngx_http_taptalent_spool_t *spool,
+ngx_http_taptalent_spool_prepare_usable(ngx_http_taptalent_spool_t *spool,
     ngx_log_t *log)
 {
     u_char      *name;
@@ -368,7 +368,7 @@ ngx_http_taptalent_spool_usable(ngx_http_taptalent_spool_t *spool,
             continue;
         }
 
-        ngx_http_taptalent_spool_user(user, geteuid());
+        ngx_http_taptalent_spool_prepare_user(user, geteuid());
 
         ngx_log_error(NGX_LOG_WARN, log, ngx_errno,
                       "\"%s\" in %s:%ui is not for the user \"%s\", whose "
@@ -382,7 +382,7 @@ ngx_http_taptalent_spool_usable(ngx_http_taptalent_spool_t *spool,
 
 
 static void
-ngx_http_taptalent_spool_user(u_char *name, ngx_uid_t uid)
+ngx_http_taptalent_spool_prepare_user(u_char *name, ngx_uid_t uid)
 {
     struct passwd  *pwd;
 

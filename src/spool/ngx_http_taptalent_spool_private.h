@@ -42,14 +42,14 @@ ngx_int_t ngx_http_taptalent_spool_append(ngx_fd_t fd, u_char *data,
  * Reads to the end of a file, "len" bytes at most, and sets *loaded to how many
  * these were.  NGX_ERROR with errno.
  */
-ngx_int_t ngx_http_taptalent_backlog_load(ngx_fd_t fd, u_char *p,
-    size_t len, size_t *loaded);
+ngx_int_t ngx_http_taptalent_spool_load(ngx_fd_t fd, u_char *p, size_t len,
+    size_t *loaded);
 
 /* true for the error of a link, a socket, or a file the worker may not read */
-ngx_uint_t ngx_http_taptalent_backlog_foreign(ngx_err_t err);
+ngx_uint_t ngx_http_taptalent_spool_foreign(ngx_err_t err);
 
 /* true for a regular file with one name, of the user of the workers or root */
-ngx_uint_t ngx_http_taptalent_backlog_ours(ngx_file_info_t *fi);
+ngx_uint_t ngx_http_taptalent_spool_ours(ngx_file_info_t *fi);
 
 /*
  * Removes from tmp/ what dead starts have left behind; logs what it has
@@ -63,7 +63,7 @@ void ngx_http_taptalent_spool_recover(ngx_http_taptalent_spool_t *spool,
  * content has been read; as ngx_http_taptalent_spool_read().  content->done is
  * of malloc().
  */
-ngx_int_t ngx_http_taptalent_backlog_done(
+ngx_int_t ngx_http_taptalent_spool_done_read(
     ngx_http_taptalent_spool_t *spool, u_char *name,
     ngx_http_taptalent_content_t *content,
     ngx_http_taptalent_spool_error_t *error);
@@ -72,7 +72,7 @@ ngx_int_t ngx_http_taptalent_backlog_done(
  * How many of the "lines" of a file of new/ are done, as its sidecar says, if
  * that has at most "max" bytes, can be read, and is of "crc", or "crc" is NULL.
  */
-ngx_uint_t ngx_http_taptalent_spool_count_done(
+ngx_uint_t ngx_http_taptalent_spool_done_count(
     ngx_http_taptalent_spool_t *spool, u_char *name, ngx_uint_t lines,
     uint32_t *crc, off_t max);
 

@@ -13,8 +13,8 @@
 /* What waits in new/: who may take it, the names of the files, their lines. */
 
 
-static ngx_uint_t ngx_http_taptalent_backlog_cut(ngx_fd_t fd, off_t size);
-static ngx_int_t ngx_http_taptalent_backlog_check(u_char *name,
+static ngx_uint_t ngx_http_taptalent_spool_read_cut(ngx_fd_t fd, off_t size);
+static ngx_int_t ngx_http_taptalent_spool_read_check(u_char *name,
     ngx_http_taptalent_content_t *content);
 
 
@@ -155,7 +155,7 @@ ngx_http_taptalent_spool_read(ngx_http_taptalent_spool_t *spool,
             return NGX_DECLINED;
         }
 
-        if (ngx_http_taptalent_backlog_foreign(ngx_errno)) {
+        if (ngx_http_taptalent_spool_foreign(ngx_errno)) {
             return NGX_BUSY;
         }
 
@@ -171,7 +171,7 @@ ngx_http_taptalent_spool_read(ngx_http_taptalent_spool_t *spool,
         return NGX_ABORT;
     }
 
-    if (!ngx_http_taptalent_backlog_ours(&fi)) {
+    if (!ngx_http_taptalent_spool_ours(&fi)) {
         (void) ngx_close_file(fd);
         return NGX_BUSY;
     }
@@ -187,7 +187,7 @@ ngx_http_taptalent_spool_read(ngx_http_taptalent_spool_t *spool,
         return NGX_BUSY;
     }
 
-    if (ngx_http_taptalent_backlog_cut(fd, content->size)) {
+    if (ngx_http_taptalent_spool_read_cut(fd, content->size)) {
         (void) ngx_close_file(fd);
         return NGX_ERROR;
     }
@@ -201,8 +201,8 @@ ngx_http_taptalent_spool_read(ngx_http_taptalent_spool_t *spool,
         return NGX_ABORT;
     }
 
-    rc = ngx_http_taptalent_backlog_load(fd, content->data, content->size,
-                                         &content->len);
+    rc = ngx_http_taptalent_spool_load(fd, content->data, content->size,
+                                       &content->len);
     if (rc != NGX_OK) {
         (void) ngx_http_taptalent_spool_failed(error, ngx_errno, "read()",
                                                NGX_HTTP_TAPTALENT_NEW);
@@ -212,11 +212,12 @@ ngx_http_taptalent_spool_read(ngx_http_taptalent_spool_t *spool,
 
     if (rc == NGX_OK) {
 
-        if (ngx_http_taptalent_backlog_check(name, content) != NGX_OK) {
+        if (ngx_http_taptalent_spool_read_check(name, content) != NGX_OK) {
             rc = NGX_ERROR;
 
         } else {
-            rc = ngx_http_taptalent_backlog_done(spool, name, content, error);
+            rc = ngx_http_taptalent_spool_done_read(spool, name, content,
+                                                    error);
         }
 
     } else {
@@ -235,7 +236,7 @@ ngx_http_taptalent_spool_read(ngx_http_taptalent_spool_t *spool,
 /* whether it does not end with a line, for which it need not be read */
 
 static ngx_uint_t
-ngx_http_taptalent_backlog_cut(ngx_fd_t fd, off_t size)
+ngx_http_taptalent_spool_read_cut(ngx_fd_t fd, off_t size)
 {
     u_char  c;
 
@@ -244,7 +245,7 @@ ngx_http_taptalent_backlog_cut(ngx_fd_t fd, off_t size)
 
 
 static ngx_int_t
-ngx_http_taptalent_backlog_check(u_char *name,
+ngx_http_taptalent_spool_read_check(u_char *name,
     ngx_http_taptalent_content_t *content)
 {
     u_char    *p, *end;

@@ -13,9 +13,9 @@
 #define NGX_HTTP_TAPTALENT_PATIENCE  200  /* times 10 ms, for a lock */
 
 
-static ngx_fd_t ngx_http_taptalent_spool_dead(
+static ngx_fd_t ngx_http_taptalent_spool_recover_dead(
     ngx_http_taptalent_spool_t *spool, u_char *start);
-static ngx_fd_t ngx_http_taptalent_spool_lock_recovery(
+static ngx_fd_t ngx_http_taptalent_spool_recover_lock(
     ngx_http_taptalent_spool_t *spool);
 
 
@@ -51,7 +51,7 @@ ngx_http_taptalent_spool_recover(ngx_http_taptalent_spool_t *spool,
         return;
     }
 
-    lock = ngx_http_taptalent_spool_lock_recovery(spool);
+    lock = ngx_http_taptalent_spool_recover_lock(spool);
 
     removed = 0;
 
@@ -67,7 +67,7 @@ ngx_http_taptalent_spool_recover(ngx_http_taptalent_spool_t *spool,
             continue;
         }
 
-        fd = ngx_http_taptalent_spool_dead(spool, start);
+        fd = ngx_http_taptalent_spool_recover_dead(spool, start);
 
         if (fd == NGX_ERROR) {
             continue;
@@ -106,7 +106,7 @@ ngx_http_taptalent_spool_recover(ngx_http_taptalent_spool_t *spool,
  */
 
 static ngx_fd_t
-ngx_http_taptalent_spool_lock_recovery(ngx_http_taptalent_spool_t *spool)
+ngx_http_taptalent_spool_recover_lock(ngx_http_taptalent_spool_t *spool)
 {
     ngx_fd_t         fd;
     ngx_err_t        err;
@@ -153,7 +153,7 @@ ngx_http_taptalent_spool_lock_recovery(ngx_http_taptalent_spool_t *spool)
  */
 
 static ngx_fd_t
-ngx_http_taptalent_spool_dead(ngx_http_taptalent_spool_t *spool,
+ngx_http_taptalent_spool_recover_dead(ngx_http_taptalent_spool_t *spool,
     u_char *start)
 {
     u_char    name[NGX_HTTP_TAPTALENT_LOCK_LEN];

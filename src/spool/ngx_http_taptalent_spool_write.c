@@ -23,12 +23,13 @@
  */
 
 
-static void ngx_http_taptalent_spool_next(ngx_http_taptalent_spool_t *spool,
-    ngx_http_taptalent_group_t *group, uint32_t crc, u_char *name);
-static ngx_int_t ngx_http_taptalent_spool_create(
+static void ngx_http_taptalent_spool_write_name(
+    ngx_http_taptalent_spool_t *spool, ngx_http_taptalent_group_t *group,
+    uint32_t crc, u_char *name);
+static ngx_int_t ngx_http_taptalent_spool_write_create(
     ngx_http_taptalent_spool_t *spool, ngx_http_taptalent_group_t *group,
     uint32_t crc, u_char *name, ngx_http_taptalent_spool_error_t *error);
-static ngx_int_t ngx_http_taptalent_spool_write(
+static ngx_int_t ngx_http_taptalent_spool_write_data(
     ngx_http_taptalent_spool_t *spool, ngx_fd_t fd,
     ngx_http_taptalent_group_t *group,
     ngx_http_taptalent_spool_error_t *error);
@@ -47,7 +48,7 @@ ngx_http_taptalent_spool_commit(ngx_http_taptalent_spool_t *spool,
 
     crc = ngx_http_taptalent_spool_crc32(group->data, group->len);
 
-    if (ngx_http_taptalent_spool_create(spool, group, crc, from, error)
+    if (ngx_http_taptalent_spool_write_create(spool, group, crc, from, error)
         != NGX_OK)
     {
         return NGX_ERROR;
@@ -67,7 +68,7 @@ ngx_http_taptalent_spool_commit(ngx_http_taptalent_spool_t *spool,
             break;
         }
 
-        ngx_http_taptalent_spool_next(spool, group, crc, to);
+        ngx_http_taptalent_spool_write_name(spool, group, crc, to);
     }
 
     if (rc != NGX_OK) {
@@ -102,7 +103,7 @@ ngx_http_taptalent_spool_bury(ngx_http_taptalent_spool_t *spool,
 
     ngx_http_taptalent_spool_name_dead(to, source, line, crc);
 
-    if (ngx_http_taptalent_spool_create(spool, group, crc, from, error)
+    if (ngx_http_taptalent_spool_write_create(spool, group, crc, from, error)
         != NGX_OK)
     {
         return NGX_ERROR;
@@ -129,7 +130,7 @@ ngx_http_taptalent_spool_bury(ngx_http_taptalent_spool_t *spool,
 /* a whole and durable file in tmp/; after an error there is none */
 
 static ngx_int_t
-ngx_http_taptalent_spool_create(ngx_http_taptalent_spool_t *spool,
+ngx_http_taptalent_spool_write_create(ngx_http_taptalent_spool_t *spool,
     ngx_http_taptalent_group_t *group, uint32_t crc, u_char *name,
     ngx_http_taptalent_spool_error_t *error)
 {
@@ -142,7 +143,7 @@ ngx_http_taptalent_spool_create(ngx_http_taptalent_spool_t *spool,
 
     for (i = 0; i < NGX_HTTP_TAPTALENT_TRIES; i++) {
 
-        ngx_http_taptalent_spool_next(spool, group, crc, name);
+        ngx_http_taptalent_spool_write_name(spool, group, crc, name);
 
         fd = openat(tmp, (char *) name,
                     O_WRONLY|O_CREAT|O_EXCL|O_NOFOLLOW|O_CLOEXEC, 0600);
@@ -157,7 +158,7 @@ ngx_http_taptalent_spool_create(ngx_http_taptalent_spool_t *spool,
                                                NGX_HTTP_TAPTALENT_TMP);
     }
 
-    rc = ngx_http_taptalent_spool_write(spool, fd, group, error);
+    rc = ngx_http_taptalent_spool_write_data(spool, fd, group, error);
 
     if (ngx_close_file(fd) == NGX_FILE_ERROR && rc == NGX_OK) {
         rc = ngx_http_taptalent_spool_failed(error, ngx_errno, "close()",
@@ -173,7 +174,7 @@ ngx_http_taptalent_spool_create(ngx_http_taptalent_spool_t *spool,
 
 
 static void
-ngx_http_taptalent_spool_next(ngx_http_taptalent_spool_t *spool,
+ngx_http_taptalent_spool_write_name(ngx_http_taptalent_spool_t *spool,
     ngx_http_taptalent_group_t *group, uint32_t crc, u_char *name)
 {
     uint64_t  sequence;
@@ -186,7 +187,7 @@ ngx_http_taptalent_spool_next(ngx_http_taptalent_spool_t *spool,
 
 
 static ngx_int_t
-ngx_http_taptalent_spool_write(ngx_http_taptalent_spool_t *spool,
+ngx_http_taptalent_spool_write_data(ngx_http_taptalent_spool_t *spool,
     ngx_fd_t fd, ngx_http_taptalent_group_t *group,
     ngx_http_taptalent_spool_error_t *error)
 {
