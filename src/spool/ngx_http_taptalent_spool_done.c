@@ -39,6 +39,11 @@ static ngx_int_t ngx_http_taptalent_spool_done_records(
     ngx_http_taptalent_spool_t *spool, u_char *name,
     ngx_http_taptalent_records_t *r, off_t max,
     ngx_http_taptalent_spool_error_t *error);
+static ngx_int_t ngx_http_taptalent_spool_done_open(
+    ngx_http_taptalent_spool_t *spool, u_char *name, off_t max, ngx_fd_t *file,
+    ngx_http_taptalent_spool_error_t *error);
+static ngx_int_t ngx_http_taptalent_spool_done_parse(ngx_fd_t fd,
+    ngx_http_taptalent_records_t *r, ngx_http_taptalent_spool_error_t *error);
 static ngx_int_t ngx_http_taptalent_spool_done_record(
     ngx_http_taptalent_records_t *r, u_char *text, size_t len);
 
@@ -263,15 +268,34 @@ ngx_http_taptalent_spool_done_records(ngx_http_taptalent_spool_t *spool,
     u_char *name, ngx_http_taptalent_records_t *r, off_t max,
     ngx_http_taptalent_spool_error_t *error)
 {
-    u_char            sidecar[NGX_HTTP_TAPTALENT_SIDECAR_LEN];
-    u_char           *p, *start, *last;
-    size_t            n;
-    ngx_fd_t          fd;
-    ngx_int_t         rc;
-    ngx_file_info_t   fi;
-    u_char            buf[16384];
+    ngx_fd_t   fd;
+    ngx_int_t  rc;
 
     r->bound = 0;
+
+    rc = ngx_http_taptalent_spool_done_open(spool, name, max, &fd, error);
+
+    if (rc != NGX_OK) {
+        return rc;
+    }
+
+    rc = ngx_http_taptalent_spool_done_parse(fd, r, error);
+
+    (void) ngx_close_file(fd);
+
+    return rc;
+}
+
+
+static ngx_int_t
+ngx_http_taptalent_spool_done_open(ngx_http_taptalent_spool_t *spool,
+    u_char *name, off_t max, ngx_fd_t *file,
+    ngx_http_taptalent_spool_error_t *error)
+{
+    u_char           sidecar[NGX_HTTP_TAPTALENT_SIDECAR_LEN];
+    ngx_fd_t         fd;
+    ngx_int_t        rc;
+    ngx_file_info_t  fi;
 
     ngx_http_taptalent_spool_name_sidecar(sidecar, name);
 
@@ -297,20 +321,33 @@ ngx_http_taptalent_spool_done_records(ngx_http_taptalent_spool_t *spool,
         (void) ngx_http_taptalent_spool_failed(error, ngx_errno, "fstat()",
                                                NGX_HTTP_TAPTALENT_NEW);
         rc = NGX_ABORT;
-        goto done;
-    }
 
-    if (!ngx_http_taptalent_spool_ours(&fi)) {
+    } else if (!ngx_http_taptalent_spool_ours(&fi)) {
         rc = NGX_DECLINED;
-        goto done;
-    }
 
-    if (ngx_file_size(&fi) > max) {
+    } else if (ngx_file_size(&fi) > max) {
         (void) ngx_http_taptalent_spool_failed(error, EFBIG, "read()",
                                                NGX_HTTP_TAPTALENT_NEW);
         rc = NGX_BUSY;
-        goto done;
+
+    } else {
+        *file = fd;
+        return NGX_OK;
     }
+
+    (void) ngx_close_file(fd);
+
+    return rc;
+}
+
+
+static ngx_int_t
+ngx_http_taptalent_spool_done_parse(ngx_fd_t fd,
+    ngx_http_taptalent_records_t *r, ngx_http_taptalent_spool_error_t *error)
+{
+    u_char  *p, *start, *last;
+    size_t   n;
+    u_char   buf[16384];
 
     /* a line that is longer than a record says nothing, nor does its end */
 
@@ -325,12 +362,11 @@ ngx_http_taptalent_spool_done_records(ngx_http_taptalent_spool_t *spool,
         {
             (void) ngx_http_taptalent_spool_failed(error, ngx_errno, "read()",
                                                    NGX_HTTP_TAPTALENT_NEW);
-            rc = NGX_ABORT;
-            goto done;
+            return NGX_ABORT;
         }
 
         if (n == 0) {
-            break;
+            return NGX_OK;
         }
 
         p = last;
@@ -345,8 +381,7 @@ ngx_http_taptalent_spool_done_records(ngx_http_taptalent_spool_t *spool,
             if (ngx_http_taptalent_spool_done_record(r, start, p - start)
                 != NGX_OK)
             {
-                rc = NGX_ERROR;
-                goto done;
+                return NGX_ERROR;
             }
 
             start = p + 1;
@@ -359,14 +394,6 @@ ngx_http_taptalent_spool_done_records(ngx_http_taptalent_spool_t *spool,
         start = buf;
         last = buf + n;
     }
-
-    rc = NGX_OK;
-
-done:
-
-    (void) ngx_close_file(fd);
-
-    return rc;
 }
 
 
