@@ -62,6 +62,55 @@ ngx_http_taptalent_spool_close_dirs(ngx_http_taptalent_spool_t *spool)
 }
 
 
+DIR *
+ngx_http_taptalent_spool_opendir(ngx_http_taptalent_spool_t *spool,
+    ngx_http_taptalent_dir_e dir, ngx_http_taptalent_spool_error_t *error)
+{
+    DIR       *d;
+    ngx_fd_t   fd;
+
+    fd = openat(spool->fd[dir], ".", O_RDONLY|O_DIRECTORY|O_CLOEXEC);
+
+    if (fd == NGX_INVALID_FILE) {
+        (void) ngx_http_taptalent_spool_failed(error, ngx_errno, "openat()",
+                                               dir);
+        return NULL;
+    }
+
+    d = fdopendir(fd);
+
+    if (d == NULL) {
+        (void) ngx_http_taptalent_spool_failed(error, ngx_errno, "fdopendir()",
+                                               dir);
+        (void) ngx_close_file(fd);
+    }
+
+    return d;
+}
+
+
+ngx_int_t
+ngx_http_taptalent_spool_readdir(DIR *d, u_char **name,
+    ngx_http_taptalent_dir_e dir, ngx_http_taptalent_spool_error_t *error)
+{
+    struct dirent  *de;
+
+    ngx_set_errno(0);
+
+    de = readdir(d);
+
+    if (de == NULL) {
+        return ngx_errno ? ngx_http_taptalent_spool_failed(error, ngx_errno,
+                                                           "readdir()", dir)
+                         : NGX_DONE;
+    }
+
+    *name = (u_char *) de->d_name;
+
+    return NGX_OK;
+}
+
+
 ngx_int_t
 ngx_http_taptalent_spool_rename(ngx_http_taptalent_spool_t *spool,
     ngx_http_taptalent_dir_e source, u_char *from,

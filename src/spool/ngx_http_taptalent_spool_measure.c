@@ -159,25 +159,14 @@ ngx_http_taptalent_spool_measure_dir(ngx_http_taptalent_spool_t *spool,
     ngx_http_taptalent_entry_pt handler,
     ngx_http_taptalent_spool_error_t *error)
 {
-    DIR            *dir;
-    ngx_fd_t        fd;
-    ngx_int_t       rc;
-    ngx_uint_t      n;
-    struct dirent  *de;
+    DIR         *dir;
+    u_char      *name;
+    ngx_int_t    rc;
+    ngx_uint_t   n;
 
-    fd = openat(spool->fd[d], ".", O_RDONLY|O_DIRECTORY|O_CLOEXEC);
-
-    if (fd == NGX_INVALID_FILE) {
-        return ngx_http_taptalent_spool_failed(error, ngx_errno, "openat()",
-                                               d);
-    }
-
-    dir = fdopendir(fd);
+    dir = ngx_http_taptalent_spool_opendir(spool, d, error);
 
     if (dir == NULL) {
-        (void) ngx_http_taptalent_spool_failed(error, ngx_errno, "fdopendir()",
-                                               d);
-        (void) ngx_close_file(fd);
         return NGX_ERROR;
     }
 
@@ -190,18 +179,13 @@ ngx_http_taptalent_spool_measure_dir(ngx_http_taptalent_spool_t *spool,
             break;
         }
 
-        ngx_set_errno(0);
+        rc = ngx_http_taptalent_spool_readdir(dir, &name, d, error);
 
-        de = readdir(dir);
-
-        if (de == NULL) {
-            rc = ngx_errno ? ngx_http_taptalent_spool_failed(error, ngx_errno,
-                                                             "readdir()", d)
-                           : NGX_OK;
+        if (rc != NGX_OK) {
             break;
         }
 
-        rc = handler(spool, m, (u_char *) de->d_name, ngx_strlen(de->d_name));
+        rc = handler(spool, m, name, ngx_strlen(name));
 
         if (rc != NGX_OK) {
             (void) ngx_http_taptalent_spool_failed(error, ngx_errno,
@@ -212,7 +196,7 @@ ngx_http_taptalent_spool_measure_dir(ngx_http_taptalent_spool_t *spool,
 
     (void) closedir(dir);
 
-    return rc;
+    return (rc == NGX_DONE) ? NGX_OK : rc;
 }
 
 

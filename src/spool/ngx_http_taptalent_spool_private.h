@@ -20,6 +20,20 @@
 /* closes what was opened, the lock excepted */
 void ngx_http_taptalent_spool_close_dirs(ngx_http_taptalent_spool_t *spool);
 
+/*
+ * Opens a directory of the spool to be read, for closedir() in the end.  NULL
+ * with *error set.
+ */
+DIR *ngx_http_taptalent_spool_opendir(ngx_http_taptalent_spool_t *spool,
+    ngx_http_taptalent_dir_e dir, ngx_http_taptalent_spool_error_t *error);
+
+/*
+ * Sets *name to the next name in it, which stays until the next call.  NGX_DONE
+ * after the last one, NGX_ERROR with *error set.
+ */
+ngx_int_t ngx_http_taptalent_spool_readdir(DIR *d, u_char **name,
+    ngx_http_taptalent_dir_e dir, ngx_http_taptalent_spool_error_t *error);
+
 /* a rename from one directory to another that replaces nothing */
 ngx_int_t ngx_http_taptalent_spool_rename(ngx_http_taptalent_spool_t *spool,
     ngx_http_taptalent_dir_e source, u_char *from,

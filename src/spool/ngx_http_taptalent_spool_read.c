@@ -54,60 +54,40 @@ ngx_int_t
 ngx_http_taptalent_spool_scan(ngx_http_taptalent_spool_t *spool,
     ngx_http_taptalent_scan_t *scan, ngx_http_taptalent_spool_error_t *error)
 {
-    size_t          len;
-    u_char         *name, *end;
-    u_char          file[NAME_MAX + 1];
-    ngx_fd_t        fd;
-    struct dirent  *de;
+    size_t      len;
+    u_char     *name, *end;
+    u_char      file[NAME_MAX + 1];
+    ngx_int_t   rc;
 
     scan->last = scan->names;
     end = scan->names + sizeof(scan->names);
 
     if (scan->dir == NULL) {
 
-        fd = openat(spool->fd[NGX_HTTP_TAPTALENT_NEW], ".",
-                    O_RDONLY|O_DIRECTORY|O_CLOEXEC);
-
-        if (fd == NGX_INVALID_FILE) {
-            return ngx_http_taptalent_spool_failed(error, ngx_errno,
-                                                   "openat()",
-                                                   NGX_HTTP_TAPTALENT_NEW);
-        }
-
-        scan->dir = fdopendir(fd);
-
+        scan->dir = ngx_http_taptalent_spool_opendir(spool,
+                                                     NGX_HTTP_TAPTALENT_NEW,
+                                                     error);
         if (scan->dir == NULL) {
-            (void) ngx_http_taptalent_spool_failed(error, ngx_errno,
-                                                   "fdopendir()",
-                                                   NGX_HTTP_TAPTALENT_NEW);
-            (void) ngx_close_file(fd);
             return NGX_ERROR;
         }
     }
 
     while (end - scan->last > NAME_MAX) {
 
-        ngx_set_errno(0);
+        rc = ngx_http_taptalent_spool_readdir(scan->dir, &name,
+                                              NGX_HTTP_TAPTALENT_NEW, error);
 
-        de = readdir(scan->dir);
+        if (rc != NGX_OK) {
+            (void) closedir(scan->dir);
+            scan->dir = NULL;
 
-        if (de == NULL) {
-
-            if (ngx_errno) {
-                (void) ngx_http_taptalent_spool_failed(error, ngx_errno,
-                                                       "readdir()",
-                                                       NGX_HTTP_TAPTALENT_NEW);
-                (void) closedir(scan->dir);
-                scan->dir = NULL;
+            if (rc == NGX_ERROR) {
                 return NGX_ERROR;
             }
 
-            (void) closedir(scan->dir);
-            scan->dir = NULL;
             break;
         }
 
-        name = (u_char *) de->d_name;
         len = ngx_strlen(name);
 
         if (ngx_http_taptalent_spool_name_is_file(name, len)) {
@@ -125,7 +105,8 @@ ngx_http_taptalent_spool_scan(ngx_http_taptalent_spool_t *spool,
                       AT_SYMLINK_NOFOLLOW)
             == -1 && ngx_errno == NGX_ENOENT)
         {
-            (void) unlinkat(spool->fd[NGX_HTTP_TAPTALENT_NEW], de->d_name, 0);
+            (void) unlinkat(spool->fd[NGX_HTTP_TAPTALENT_NEW], (char *) name,
+                            0);
         }
     }
 

@@ -29,25 +29,18 @@ void
 ngx_http_taptalent_spool_recover(ngx_http_taptalent_spool_t *spool,
     ngx_log_t *log)
 {
-    DIR            *dir;
-    u_char         *name, *start;
-    ngx_fd_t        fd, lock;
-    ngx_uint_t      removed;
-    struct dirent  *de;
+    DIR                               *dir;
+    u_char                            *name, *start;
+    ngx_fd_t                           fd, lock;
+    ngx_uint_t                         removed;
+    ngx_http_taptalent_spool_error_t   error;
 
-    fd = openat(spool->fd[NGX_HTTP_TAPTALENT_TMP], ".",
-                O_RDONLY|O_DIRECTORY|O_CLOEXEC);
-
-    dir = (fd == NGX_INVALID_FILE) ? NULL : fdopendir(fd);
+    dir = ngx_http_taptalent_spool_opendir(spool, NGX_HTTP_TAPTALENT_TMP,
+                                           &error);
 
     if (dir == NULL) {
-        ngx_log_error(NGX_LOG_CRIT, log, ngx_errno,
+        ngx_log_error(NGX_LOG_CRIT, log, error.err,
                       "opendir() \"%V/tmp\" failed", &spool->path);
-
-        if (fd != NGX_INVALID_FILE) {
-            (void) ngx_close_file(fd);
-        }
-
         return;
     }
 
@@ -55,9 +48,12 @@ ngx_http_taptalent_spool_recover(ngx_http_taptalent_spool_t *spool,
 
     removed = 0;
 
-    while ((de = readdir(dir)) != NULL) {
+    /* what is not read now is left for the next start */
 
-        name = (u_char *) de->d_name;
+    while (ngx_http_taptalent_spool_readdir(dir, &name, NGX_HTTP_TAPTALENT_TMP,
+                                            &error)
+           == NGX_OK)
+    {
         start = ngx_http_taptalent_spool_name_start(name);
 
         if (start == NULL
@@ -73,7 +69,8 @@ ngx_http_taptalent_spool_recover(ngx_http_taptalent_spool_t *spool,
             continue;
         }
 
-        if (unlinkat(spool->fd[NGX_HTTP_TAPTALENT_TMP], de->d_name, 0) == 0) {
+        if (unlinkat(spool->fd[NGX_HTTP_TAPTALENT_TMP], (char *) name, 0) == 0)
+        {
             removed += (start != name);
         }
 
