@@ -144,13 +144,13 @@ ngx_http_taptalent_spool_rename(ngx_http_taptalent_spool_t *spool,
                                                dir);
     }
 
-    /* a second name in tmp/ does no harm, recovery will remove it */
+    /* if the old name stays, it does no harm: recovery will remove it */
 
     (void) unlinkat(old, (char *) from, 0);
 
     /*
-     * Who watches the directory looks at a file that is closed there: a link
-     * alone is what a file that is still being written may be as well.
+     * Who watches the directory waits for a close: a name that appears may be
+     * of a file that is still being written.
      */
 
     fd = openat(fd, (char *) to, O_WRONLY|O_NOFOLLOW|O_NONBLOCK|O_CLOEXEC);
@@ -164,10 +164,10 @@ ngx_http_taptalent_spool_rename(ngx_http_taptalent_spool_t *spool,
 
 
 /*
- * fsync() of a directory asks XFS whether something of it is still to be
+ * For fsync() of a directory XFS looks whether something of it is still to be
  * written.  When the filesystem has shut itself down, after an error in its
- * log, nothing is, since it was thrown away, and fsync() returns 0.  fstat()
- * returns EIO then.
+ * log, it has thrown that away: there is nothing to be written, and fsync()
+ * returns 0.  fstat() returns EIO then.
  */
 
 ngx_int_t

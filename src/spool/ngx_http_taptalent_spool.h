@@ -95,10 +95,11 @@ void ngx_http_taptalent_spool_parent(ngx_http_taptalent_spool_t *spool,
 
 /*
  * For a worker, after the fork: opens tmp/ and new/, takes the lock of this
- * start, and removes from tmp/ what starts have left behind that are dead.
+ * start, and removes from tmp/ what dead workers have left behind.
  * A second call after NGX_OK does nothing.  NGX_ERROR with *error set leaves
- * nothing open, but "entered" if only a full disk has refused the lock: then
- * there may be reading and removing, and a second call takes the lock.
+ * nothing open, with one exception: if only a full disk has refused the lock,
+ * "entered" is set, files may be read and removed, and a second call takes the
+ * lock.
  */
 ngx_int_t ngx_http_taptalent_spool_open(ngx_http_taptalent_spool_t *spool,
     ngx_log_t *log, ngx_http_taptalent_spool_error_t *error);
@@ -124,7 +125,10 @@ ngx_int_t ngx_http_taptalent_spool_bury(ngx_http_taptalent_spool_t *spool,
     ngx_http_taptalent_group_t *group, u_char *source, ngx_uint_t line,
     ngx_http_taptalent_spool_error_t *error);
 
-/* whether it is not over before the disk has been looked after */
+/*
+ * True for an error that stays until somebody has looked after the disk: EIO,
+ * EROFS, EUCLEAN.
+ */
 ngx_uint_t ngx_http_taptalent_spool_broken(ngx_err_t err);
 
 /*
@@ -134,14 +138,16 @@ ngx_uint_t ngx_http_taptalent_spool_broken(ngx_err_t err);
 ngx_int_t ngx_http_taptalent_spool_free(ngx_http_taptalent_spool_t *spool,
     off_t *bytes, uint64_t *inodes);
 
-
-/* sets *error, and returns NGX_ERROR; for the spool's own files */
+/* sets *error, and returns NGX_ERROR */
 ngx_int_t ngx_http_taptalent_spool_failed(
     ngx_http_taptalent_spool_error_t *error, ngx_err_t err, const char *call,
     ngx_uint_t dir);
 
 
-/* the half that takes; one process at a time, which the lock sees to */
+/*
+ * What takes events out of the spool.  Only the process that has the lock of
+ * ngx_http_taptalent_spool_take() may call it.
+ */
 
 
 #define NGX_HTTP_TAPTALENT_SCAN  65536
@@ -163,7 +169,7 @@ ngx_int_t ngx_http_taptalent_spool_failed(
 #define NGX_HTTP_TAPTALENT_DONE_FORMAT  "\n%010ui\n"
 #define NGX_HTTP_TAPTALENT_DONE_LEN     12
 
-/* before the first one: the crc of the file that they are of, all of it */
+/* before the first one: the checksum of the whole file that they are of */
 
 #define NGX_HTTP_TAPTALENT_BOUND_FORMAT  "\n=%08xD\n"
 #define NGX_HTTP_TAPTALENT_BOUND_LEN     11
@@ -231,6 +237,11 @@ ngx_int_t ngx_http_taptalent_spool_remove(ngx_http_taptalent_spool_t *spool,
     u_char *name, ngx_http_taptalent_content_t *content,
     ngx_http_taptalent_spool_error_t *error);
 
+/* moves a file and its sidecar to corrupt/; as above */
+ngx_int_t ngx_http_taptalent_spool_corrupt(ngx_http_taptalent_spool_t *spool,
+    u_char *name, ngx_http_taptalent_content_t *content,
+    ngx_http_taptalent_spool_error_t *error);
+
 
 typedef struct ngx_http_taptalent_oldest_s  ngx_http_taptalent_oldest_t;
 typedef struct ngx_http_taptalent_counted_s  ngx_http_taptalent_counted_t;
@@ -259,7 +270,7 @@ typedef struct {
 
     ngx_http_taptalent_spool_error_t  errors[NGX_HTTP_TAPTALENT_MEASURES];
 
-    ngx_http_taptalent_oldest_t  *trim;  /* what a trim removes, or NULL */
+    ngx_http_taptalent_oldest_t   *trim;     /* what a trim removes, or NULL */
     ngx_http_taptalent_counted_t  *counted;  /* files that were read, or NULL */
 } ngx_http_taptalent_measure_t;
 
@@ -271,25 +282,21 @@ typedef struct {
  * counted, of large ones over several calls.  A file that is there counts as
  * one event at least.
  *
- * "counted" is the caller's, NULL at first: what it is set to is for the next
- * call, in the end for ngx_free().  NGX_ABORT if this process is told to end
- * meanwhile, which is looked at often.
+ * *counted is NULL at the first call; the caller keeps it for the next one, and
+ * gives it to ngx_free() in the end.  NGX_ABORT soon after this process is told
+ * to end.
  */
 ngx_int_t ngx_http_taptalent_spool_measure(ngx_http_taptalent_spool_t *spool,
     ngx_http_taptalent_measure_t *m, ngx_http_taptalent_counted_t **counted);
 
 /*
  * If the files in new/ have more than "max" bytes, removes the oldest until a
- * tenth of it is free, but only so many at once, and only those that a
- * quarantine has written.  How many bytes they have then, or NGX_ERROR.
+ * tenth of "max" is free, but no more than some hundreds in one call, and only
+ * those that a quarantine has written.  Returns how many bytes are left in
+ * new/, or NGX_ERROR.
  */
 off_t ngx_http_taptalent_spool_trim(ngx_http_taptalent_spool_t *spool,
     off_t max);
-
-/* moves a file and its sidecar to corrupt/; as ngx_..._spool_remove() */
-ngx_int_t ngx_http_taptalent_spool_corrupt(ngx_http_taptalent_spool_t *spool,
-    u_char *name, ngx_http_taptalent_content_t *content,
-    ngx_http_taptalent_spool_error_t *error);
 
 
 #endif /* _NGX_HTTP_TAPTALENT_SPOOL_H_INCLUDED_ */

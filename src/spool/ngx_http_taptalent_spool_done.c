@@ -258,9 +258,9 @@ ngx_http_taptalent_spool_done_read(ngx_http_taptalent_spool_t *spool,
 
 /*
  * NGX_DECLINED if there is no sidecar, or none of ours, NGX_ERROR if it is of
- * another file.  One that cannot be read now, NGX_ABORT, or has more bytes than
- * "max", NGX_BUSY, must not be taken for none, or what is done would be sent
- * again.
+ * another file.  NGX_ABORT if it cannot be read now, NGX_BUSY if it has more
+ * bytes than "max": neither may be taken for no sidecar, or events that are
+ * done would be sent again.
  */
 
 static ngx_int_t

@@ -11,12 +11,12 @@
 
 
 /*
- * How much waits in the spool, for those who look.  What is counted in memory
- * would be wrong after a crash, and of what was put there by hand.
+ * How much waits in the spool, for those who look.  A counter in memory would
+ * be wrong after a crash, and would miss what is put there by hand.
  *
- * Somebody may wait for it to be 0, so it is never less than what waits: what
- * is done counts for the file alone that it is of, and a file that is there has
- * a line that is not done.
+ * Somebody may wait for 0, so the result is never less than what waits: notes
+ * of lines that are done count only for the file that they were written for,
+ * and each file that is there has at least one line that is not done.
  */
 
 
@@ -36,7 +36,7 @@ typedef struct {
 } ngx_http_taptalent_old_t;
 
 
-/* the first ones, in order */
+/* the first ones by name, in order */
 
 struct ngx_http_taptalent_oldest_s {
     ngx_uint_t                n;
@@ -44,7 +44,7 @@ struct ngx_http_taptalent_oldest_s {
 };
 
 
-/* a file under a name that says nothing; "last" is the call that met it */
+/* a file whose name says nothing; "last" is the call that has seen it */
 
 typedef struct {
     ngx_file_uniq_t  uniq;
@@ -200,7 +200,7 @@ ngx_http_taptalent_spool_measure_dir(ngx_http_taptalent_spool_t *spool,
 }
 
 
-/* what is left alone, such as a directory, does not wait either */
+/* what forwarding leaves alone, such as a directory, does not wait either */
 
 static ngx_int_t
 ngx_http_taptalent_spool_measure_new(ngx_http_taptalent_spool_t *spool,
@@ -285,9 +285,10 @@ ngx_http_taptalent_spool_measure_corrupt(ngx_http_taptalent_spool_t *spool,
 
 
 /*
- * Names sort by time; the oldest go, more of them with the next commit.  One
- * that is gone counts as removed: another worker removes the same ones, and
- * who finds them gone must not take more for it.
+ * Names sort by time.  The oldest files go now, more of them after the next
+ * commit.  A file that is gone already counts as removed: another worker
+ * removes the same files at the same time, and this one must not remove newer
+ * ones instead.
  */
 
 off_t
@@ -378,8 +379,9 @@ ngx_http_taptalent_spool_measure_oldest(ngx_http_taptalent_spool_t *spool,
 
 
 /*
- * Whether a quarantine has written the file, or it is gone, and so has been of
- * one.  The others stay: a spool under another name is none.
+ * True if a quarantine has written the file, or if the file is gone: then
+ * another worker has removed it as such.  All other files stay, in case the
+ * path of a quarantine leads to a spool.
  */
 
 static ngx_uint_t
@@ -405,7 +407,7 @@ ngx_http_taptalent_spool_measure_refused(ngx_http_taptalent_spool_t *spool,
 }
 
 
-/* at least one: of a file that is there not all is done */
+/* at least one: a file whose lines are all done would be gone */
 
 static uint64_t
 ngx_http_taptalent_spool_measure_events(ngx_http_taptalent_spool_t *spool,
@@ -471,7 +473,7 @@ ngx_http_taptalent_spool_measure_lines(ngx_http_taptalent_spool_t *spool,
 }
 
 
-/* its own, or one whose file is gone; NULL if there are too many of them */
+/* the entry of the file, or one whose file is gone; NULL if there is no room */
 
 static ngx_http_taptalent_count_t *
 ngx_http_taptalent_spool_measure_place(ngx_http_taptalent_counted_t *counted,
@@ -516,7 +518,7 @@ ngx_http_taptalent_spool_measure_place(ngx_http_taptalent_counted_t *counted,
 }
 
 
-/* from where the call before has ended; what cannot be read has no lines */
+/* goes on where the call before has ended; what cannot be read has no lines */
 
 static void
 ngx_http_taptalent_spool_measure_read(ngx_http_taptalent_spool_t *spool,

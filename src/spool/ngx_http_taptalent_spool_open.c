@@ -54,7 +54,7 @@ ngx_http_taptalent_spool_open(ngx_http_taptalent_spool_t *spool,
 
     } else if (error->err != NGX_ENOSPC && error->err != EDQUOT) {
 
-        /* by their names again, when it is tried again */
+        /* the next try opens them by their names again */
 
         ngx_http_taptalent_spool_close_dirs(spool);
         return NGX_ERROR;
@@ -121,9 +121,10 @@ ngx_http_taptalent_spool_open_dirs(ngx_http_taptalent_spool_t *spool,
 
 
 /*
- * The directories are as open as the files in them.  An operator's own group
- * stays where the setgid bit says that it was meant.  The directories are the
- * worker's, so this fails only where it was set up by hand, on purpose.
+ * The directories are as open as the files in them.  A group that an operator
+ * has given to a directory stays if the setgid bit says that it is meant.  The
+ * worker owns the directories, so this fails only where somebody has set them
+ * up otherwise, on purpose.
  */
 
 static void
@@ -152,8 +153,8 @@ ngx_http_taptalent_spool_open_permit(ngx_fd_t fd, ngx_uint_t access)
 
 /*
  * The lock tells other starts that ours is alive.  They take the lock of a
- * dead one and unlink it; one that meets a file of ours before we have locked
- * it does the same, so look whether the file still has its name.
+ * dead start and unlink it.  One that finds the file before we have locked it
+ * does the same, so look whether the file still has its name.
  */
 
 static ngx_int_t
@@ -206,7 +207,7 @@ ngx_http_taptalent_spool_open_lock(ngx_http_taptalent_spool_t *spool,
         (void) ngx_http_taptalent_spool_failed(error, err, "flock()",
                                                NGX_HTTP_TAPTALENT_TMP);
 
-        /* one that somebody else has, or has unlinked, is left to that one */
+        /* a lock that another start has taken, or unlinked, is left to it */
 
         if (err && err != EWOULDBLOCK) {
             (void) unlinkat(spool->fd[NGX_HTTP_TAPTALENT_TMP], (char *) name,

@@ -20,9 +20,9 @@ static ngx_fd_t ngx_http_taptalent_spool_recover_lock(
 
 
 /*
- * What is in tmp/ was never acknowledged.  A file goes only if the start that
- * wrote it is dead, which its lock tells, not the age.  Names that are not
- * ours stay.
+ * What is in tmp/ was never acknowledged.  A file is removed only if the start
+ * that wrote it is dead; its lock tells that, its age does not.  Names that are
+ * not ours stay.
  */
 
 void
@@ -96,10 +96,11 @@ ngx_http_taptalent_spool_recover(ngx_http_taptalent_spool_t *spool,
 
 
 /*
- * One worker at a time, or each takes a lock that the other tries.  Not a lock
- * of the directory, which anybody can have who may read it.  Without it, since
- * the disk is full or somebody does not let go of it, a file may be left for
- * the next start: better than a worker that does not begin.
+ * One worker at a time recovers: of two, each would hold locks that the other
+ * tries, and take the start for alive.  It is not a lock of the directory,
+ * which anybody could take who may read that.  If the disk is full or somebody
+ * does not release the lock, recovery goes on without it: a file may be left
+ * for the next start, which is better than a worker that does not begin.
  */
 
 static ngx_fd_t
@@ -127,7 +128,7 @@ ngx_http_taptalent_spool_recover_lock(ngx_http_taptalent_spool_t *spool)
             return fd;
         }
 
-        /* if the one who had it has unlinked it, all who wait begin anew */
+        /* the worker that had it has unlinked it: all who wait begin anew */
 
         if (err == EWOULDBLOCK) {
             ngx_msleep(10);
@@ -145,8 +146,8 @@ ngx_http_taptalent_spool_recover_lock(ngx_http_taptalent_spool_t *spool)
 
 
 /*
- * A descriptor that holds the lock of a dead start, NGX_DECLINED if it is
- * dead and has no lock any more, NGX_ERROR if it lives, or may live.
+ * Returns a descriptor that holds the lock of a dead start, NGX_DECLINED if it
+ * is dead and its lock is gone, NGX_ERROR if it lives, or may live.
  */
 
 static ngx_fd_t

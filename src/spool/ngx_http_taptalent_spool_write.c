@@ -92,7 +92,7 @@ ngx_http_taptalent_spool_bury(ngx_http_taptalent_spool_t *spool,
     u_char    to[NAME_MAX + 1];
     uint32_t  crc;
 
-    /* without our lock, a start that recovers would take it for left over */
+    /* without our lock, another start would remove it from tmp/ as left over */
 
     if (!spool->opened) {
         return ngx_http_taptalent_spool_failed(error, ENOLCK, "flock()",
@@ -115,7 +115,7 @@ ngx_http_taptalent_spool_bury(ngx_http_taptalent_spool_t *spool,
     {
         (void) unlinkat(spool->fd[NGX_HTTP_TAPTALENT_TMP], (char *) from, 0);
 
-        /* of these bytes and this name there is one already */
+        /* a file with this name has these bytes, and is there already */
 
         if (error->err != NGX_EEXIST) {
             return NGX_ERROR;
@@ -127,7 +127,7 @@ ngx_http_taptalent_spool_bury(ngx_http_taptalent_spool_t *spool,
 }
 
 
-/* a whole and durable file in tmp/; after an error there is none */
+/* makes a whole and durable file in tmp/; after an error there is none */
 
 static ngx_int_t
 ngx_http_taptalent_spool_write_create(ngx_http_taptalent_spool_t *spool,
