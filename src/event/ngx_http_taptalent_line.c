@@ -10,7 +10,16 @@
 #include "ngx_http_taptalent_json.h"
 
 
-/* The line of an event in the spool, docs/spool.md. */
+/*
+ * The line of an event in the spool, which docs/spool.md promises to consumers:
+ *
+ *   {"v":1,...,"payload":...}
+ *   {"refused":{...},"v":1,...,"payload":...}            of a quarantine
+ *   {"dead":{...},"v":1,...,"payload":...}               of dead/
+ *   {"dead":{...},"refused":{...},"v":1,...}             of both
+ *
+ * The payload is the body as it came, and the last member.
+ */
 
 
 typedef struct {
@@ -19,9 +28,9 @@ typedef struct {
     u_char                       *line;
 
     ngx_uint_t                    depth;
-    ngx_str_t                     member;    /* of the line, in "name" */
-    ngx_str_t                     inner;     /* of an object in it */
-    size_t                        value;     /* offset, of the member */
+    ngx_str_t                     member;    /* the last of the line */
+    ngx_str_t                     inner;     /* the last of an object in it */
+    size_t                        value;     /* offset behind its name */
 
     ngx_str_t                     version;
     ngx_str_t                     id;
@@ -34,7 +43,7 @@ typedef struct {
     unsigned                      nomem:1;
     unsigned                      damaged:1;
 
-    u_char                        name[16];
+    u_char                        name[16];  /* where "member" is */
 
     ngx_http_taptalent_json_t     json;
 } ngx_http_taptalent_line_ctx_t;
@@ -290,7 +299,7 @@ ngx_http_taptalent_line_write_dead(u_char *p, ngx_str_t *line,
 
     ngx_gmtime(at, &tm);
 
-    /* after the brace; what it says of an earlier time goes */
+    /* behind the brace, where an earlier "dead" may stand, which is left out */
 
     text = *line;
 
@@ -445,7 +454,7 @@ ngx_http_taptalent_line_fraction(ngx_str_t *timestamp)
 }
 
 
-/* it becomes a header, as it is */
+/* the id is sent as a header, so it must be hex digits and nothing else */
 
 static ngx_uint_t
 ngx_http_taptalent_line_id(ngx_str_t *id)
@@ -627,7 +636,7 @@ ngx_http_taptalent_line_header(ngx_http_taptalent_line_ctx_t *ctx,
 
         if (*p < 0x80) {
 
-            /* these would end the header */
+            /* these would end the header that the value is sent in */
 
             if (*p == CR || *p == LF || *p == '\0') {
                 ctx->damaged = 1;
@@ -672,7 +681,7 @@ ngx_http_taptalent_line_start(void *data)
 {
     ngx_http_taptalent_line_ctx_t *ctx = data;
 
-    /* of the line, and of the payload in it */
+    /* the payload is one level deeper than it was as a body */
 
     return ++ctx->depth <= NGX_HTTP_TAPTALENT_MAX_DEPTH + 1;
 }
@@ -683,7 +692,7 @@ ngx_http_taptalent_line_start_array(void *data)
 {
     ngx_http_taptalent_line_ctx_t *ctx = data;
 
-    /* its strings would be values of the name that was read last */
+    /* strings of an array would be taken for values of the last name */
 
     if (ctx->depth == 1
         && ngx_http_taptalent_name_is(&ctx->member, "headers"))
