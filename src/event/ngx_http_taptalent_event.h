@@ -13,9 +13,8 @@
 
 
 /*
- * An event: from the bytes of a body to a verdict, and from there to the line
- * of the spool.  Knows neither requests nor files; calls nothing of nginx but
- * its string functions.
+ * An event: from the bytes of a body to a verdict.  Knows neither requests nor
+ * files; calls nothing of nginx but its string functions.
  */
 
 

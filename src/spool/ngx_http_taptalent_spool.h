@@ -94,7 +94,7 @@ void ngx_http_taptalent_spool_parent(ngx_http_taptalent_spool_t *spool,
     u_char *parent);
 
 /*
- * For a worker, after the fork: opens tmp/ and new/, takes the lock of this
+ * For a worker, after the fork: opens the directories, takes the lock of this
  * start, and removes from tmp/ what dead workers have left behind.
  * A second call after NGX_OK does nothing.  NGX_ERROR with *error set leaves
  * nothing open, with one exception: if only a full disk has refused the lock,
