@@ -268,10 +268,6 @@ ngx_str_t *ngx_http_taptalent_verdict(ngx_http_taptalent_verdict_e verdict);
 ngx_int_t ngx_http_taptalent_respond(ngx_http_request_t *r,
     ngx_http_taptalent_ctx_t *ctx, ngx_http_taptalent_verdict_e verdict);
 
-/* adds a header to the answer, of constant strings; NGX_ERROR without memory */
-ngx_int_t ngx_http_taptalent_add_header(ngx_http_request_t *r, char *name,
-    char *value);
-
 /* postconfiguration: nginx's own 413 gets a verdict too */
 void ngx_http_taptalent_respond_init(void);
 
@@ -292,12 +288,6 @@ ngx_int_t ngx_http_taptalent_status_init(ngx_conf_t *cf);
 
 /* preconfiguration; NGX_ERROR without memory */
 ngx_int_t ngx_http_taptalent_add_variables(ngx_conf_t *cf);
-
-
-/* the module */
-
-/* the context of the request, made if there is none; NULL without memory */
-ngx_http_taptalent_ctx_t *ngx_http_taptalent_ctx(ngx_http_request_t *r);
 
 
 extern ngx_module_t  ngx_http_taptalent_webhook_module;

@@ -8,6 +8,7 @@
 #include <ngx_core.h>
 #include <ngx_http.h>
 #include "ngx_http_taptalent.h"
+#include "ngx_http_taptalent_request.h"
 
 
 /* The answer: one word and one status for each outcome. */
@@ -408,29 +409,6 @@ ngx_http_taptalent_log(ngx_http_request_t *r, ngx_http_taptalent_ctx_t *ctx,
                   "webhook %V all the same: %V: %s%*s",
                   ngx_http_taptalent_verdict(ctx->verdict), &answer->word, why,
                   (size_t) (p - buf), buf);
-}
-
-
-ngx_int_t
-ngx_http_taptalent_add_header(ngx_http_request_t *r, char *name, char *value)
-{
-    ngx_table_elt_t  *h;
-
-    h = ngx_list_push(&r->headers_out.headers);
-    if (h == NULL) {
-        return NGX_ERROR;
-    }
-
-    h->hash = 1;
-#if (nginx_version >= 1023000)
-    h->next = NULL;
-#endif
-    h->key.len = ngx_strlen(name);
-    h->key.data = (u_char *) name;
-    h->value.len = ngx_strlen(value);
-    h->value.data = (u_char *) value;
-
-    return NGX_OK;
 }
 
 
