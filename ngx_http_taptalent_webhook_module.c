@@ -470,7 +470,7 @@ ngx_http_taptalent_keep(ngx_http_request_t *r, ngx_http_taptalent_ctx_t *ctx)
 
     (void) clock_gettime(CLOCK_REALTIME, &ctx->event.received);
 
-    verdict = ngx_http_taptalent_verdict(ctx->refused);
+    verdict = &ngx_http_taptalent_verdicts[ctx->refused].word;
 
     p = ngx_http_taptalent_commit_reserve(c,
                         ngx_http_taptalent_line_refused_len(&ctx->event,

@@ -260,10 +260,6 @@ ngx_http_taptalent_verdict_e ngx_http_taptalent_verify_body(
 
 /* respond */
 
-/* the word for the verdict */
-ngx_str_t *ngx_http_taptalent_verdict(ngx_http_taptalent_verdict_e verdict);
-
-
 /* logs and sends the answer; what it returns is for finalization */
 ngx_int_t ngx_http_taptalent_respond(ngx_http_request_t *r,
     ngx_http_taptalent_ctx_t *ctx, ngx_http_taptalent_verdict_e verdict);

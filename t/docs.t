@@ -280,23 +280,8 @@ sub variables {
 }
 
 sub verdicts {
-    my %number = (
-        NGX_HTTP_OK => 200,
-        NGX_HTTP_BAD_REQUEST => 400,
-        NGX_HTTP_UNAUTHORIZED => 401,
-        NGX_HTTP_FORBIDDEN => 403,
-        NGX_HTTP_NOT_ALLOWED => 405,
-        NGX_HTTP_REQUEST_ENTITY_TOO_LARGE => 413,
-        NGX_HTTP_UNSUPPORTED_MEDIA_TYPE => 415,
-        NGX_HTTP_SERVICE_UNAVAILABLE => 503,
-    );
-
-    my ($table) = source() =~ /ngx_http_taptalent_answers\[\] = (.*?)^\};/ms;
-    my %source;
-
-    while ($table =~ /ngx_string\("(\w+)"\), (\w+)/g) {
-        $source{$1} = $number{$2} // $2;
-    }
+    my ($table) = source() =~ /ngx_http_taptalent_verdicts\[\] = (.*?)^\};/ms;
+    my %source = $table =~ /ngx_string\("(\w+)"\), (\d+)/g;
 
     ok(%source, 'verdicts found in the source');
 

@@ -17,14 +17,6 @@
 #define NGX_HTTP_TAPTALENT_QUIET  1000  /* ms between lines of an outage */
 
 
-typedef struct {
-    ngx_str_t     word;
-    ngx_uint_t    status;
-    ngx_uint_t    level;     /* of the log */
-    const char   *message;   /* what to do about it */
-} ngx_http_taptalent_answer_t;
-
-
 static void ngx_http_taptalent_count(ngx_http_request_t *r,
     ngx_http_taptalent_ctx_t *ctx);
 static ngx_uint_t ngx_http_taptalent_quiet(ngx_http_taptalent_ctx_t *ctx,
@@ -48,70 +40,6 @@ static ngx_http_output_body_filter_pt    ngx_http_next_body_filter;
 static ngx_str_t  ngx_http_taptalent_json = ngx_string("application/json");
 
 
-/* in the order of ngx_http_taptalent_verdict_e */
-
-static ngx_http_taptalent_answer_t  ngx_http_taptalent_answers[] = {
-
-    { ngx_string("-"), 0, 0, NULL },
-
-    { ngx_string("accepted"), NGX_HTTP_OK, 0, NULL },
-
-    { ngx_string("duplicate"), NGX_HTTP_OK, 0, NULL },
-
-    { ngx_string("ignored"), NGX_HTTP_OK, 0, NULL },
-
-    { ngx_string("method"), NGX_HTTP_NOT_ALLOWED, NGX_LOG_INFO,
-      "send the event with POST" },
-
-    { ngx_string("https_required"), NGX_HTTP_FORBIDDEN, NGX_LOG_INFO,
-      "send the event over HTTPS" },
-
-    { ngx_string("content_type"), NGX_HTTP_UNSUPPORTED_MEDIA_TYPE,
-      NGX_LOG_INFO,
-      "send one Content-Type header with application/json" },
-
-    { ngx_string("content_encoding"), NGX_HTTP_UNSUPPORTED_MEDIA_TYPE,
-      NGX_LOG_INFO,
-      "send the body as it is, without a Content-Encoding" },
-
-    { ngx_string("event_header"), NGX_HTTP_BAD_REQUEST, NGX_LOG_INFO,
-      "send one X-Webhook-Event header with 1 to 128 letters, digits, dots, "
-      "underscores, colons or hyphens" },
-
-    { ngx_string("timestamp_header"), NGX_HTTP_BAD_REQUEST, NGX_LOG_INFO,
-      "send one X-Webhook-Timestamp header with a date-time of RFC 3339, "
-      "such as 2024-01-20T14:45:00Z" },
-
-    { ngx_string("key"), NGX_HTTP_UNAUTHORIZED, NGX_LOG_WARN,
-      "send the key of the dashboard in one X-Webhook-Key header" },
-
-    { ngx_string("signature"), NGX_HTTP_UNAUTHORIZED, NGX_LOG_WARN,
-      "sign the event with the key of this endpoint" },
-
-    { ngx_string("too_large"), NGX_HTTP_REQUEST_ENTITY_TOO_LARGE,
-      NGX_LOG_INFO,
-      "send a smaller body" },
-
-    { ngx_string("json"), NGX_HTTP_BAD_REQUEST, NGX_LOG_INFO,
-      "send one JSON text as the body" },
-
-    { ngx_string("payload"), 422, NGX_LOG_INFO,
-      "send an object with event, timestamp, companyId and data" },
-
-    { ngx_string("event_mismatch"), 422, NGX_LOG_INFO,
-      "send the same event in the header and in the body" },
-
-    { ngx_string("company_id"), NGX_HTTP_FORBIDDEN, NGX_LOG_WARN,
-      "this companyId is not received here" },
-
-    { ngx_string("stale"), 422, NGX_LOG_INFO,
-      "the timestamp is too far from now, send the event when it happens" },
-
-    { ngx_string("unavailable"), NGX_HTTP_SERVICE_UNAVAILABLE, NGX_LOG_INFO,
-      "send the event again, it could not be stored" }
-};
-
-
 static ngx_str_t  ngx_http_taptalent_accepted =
     ngx_string("{\"received\":true}");
 
@@ -120,13 +48,6 @@ static ngx_str_t  ngx_http_taptalent_duplicate =
 
 static ngx_str_t  ngx_http_taptalent_ignored =
     ngx_string("{\"received\":true,\"ignored\":true}");
-
-
-ngx_str_t *
-ngx_http_taptalent_verdict(ngx_http_taptalent_verdict_e verdict)
-{
-    return &ngx_http_taptalent_answers[verdict].word;
-}
 
 
 ngx_int_t
@@ -139,7 +60,7 @@ ngx_http_taptalent_respond(ngx_http_request_t *r,
     ctx->verdict = verdict;
 
     if (ctx->unenforced != NGX_HTTP_TAPTALENT_NONE
-        && ngx_http_taptalent_answers[verdict].status == NGX_HTTP_OK)
+        && ngx_http_taptalent_verdicts[verdict].status == NGX_HTTP_OK)
     {
         ngx_http_taptalent_log(r, ctx, ctx->unenforced, ctx->unenforced_why);
     }
@@ -168,7 +89,8 @@ ngx_http_taptalent_respond(ngx_http_request_t *r,
     r->disable_not_modified = 1;
     r->allow_ranges = 0;
 
-    return ngx_http_send_response(r, ngx_http_taptalent_answers[verdict].status,
+    return ngx_http_send_response(r,
+                                  ngx_http_taptalent_verdicts[verdict].status,
                                   &ngx_http_taptalent_json, &cv);
 }
 
@@ -179,7 +101,7 @@ static void
 ngx_http_taptalent_count(ngx_http_request_t *r, ngx_http_taptalent_ctx_t *ctx)
 {
     const char                      *why;
-    ngx_http_taptalent_answer_t     *answer;
+    ngx_http_taptalent_verdict_t     *answer;
     ngx_http_taptalent_main_conf_t  *tmcf;
 
     tmcf = ngx_http_get_module_main_conf(r, ngx_http_taptalent_webhook_module);
@@ -188,7 +110,7 @@ ngx_http_taptalent_count(ngx_http_request_t *r, ngx_http_taptalent_ctx_t *ctx)
         return;
     }
 
-    answer = &ngx_http_taptalent_answers[ctx->verdict];
+    answer = &ngx_http_taptalent_verdicts[ctx->verdict];
 
     why = ctx->why ? ctx->why : answer->message;
 
@@ -200,7 +122,7 @@ ngx_http_taptalent_count(ngx_http_request_t *r, ngx_http_taptalent_ctx_t *ctx)
 
         why = ctx->unenforced_why
               ? ctx->unenforced_why
-              : ngx_http_taptalent_answers[ctx->unenforced].message;
+              : ngx_http_taptalent_verdicts[ctx->unenforced].message;
     }
 
     ngx_http_taptalent_zone_verdict(tmcf->zone, ctx->verdict, answer->status,
@@ -217,7 +139,7 @@ ngx_http_taptalent_answer(ngx_http_request_t *r,
     u_char                         *p;
     size_t                          len, escape;
     const char                     *message;
-    ngx_http_taptalent_answer_t    *answer;
+    ngx_http_taptalent_verdict_t    *answer;
     ngx_http_taptalent_loc_conf_t  *tlcf;
 
     switch (ctx->verdict) {
@@ -250,7 +172,7 @@ ngx_http_taptalent_answer(ngx_http_request_t *r,
 
     ngx_http_taptalent_log(r, ctx, ctx->verdict, ctx->why);
 
-    answer = &ngx_http_taptalent_answers[ctx->verdict];
+    answer = &ngx_http_taptalent_verdicts[ctx->verdict];
     message = answer->message;
 
     /* what ails the spool is for the log only */
@@ -360,9 +282,9 @@ ngx_http_taptalent_log(ngx_http_request_t *r, ngx_http_taptalent_ctx_t *ctx,
                                               ", id , after  more")];
     ngx_uint_t                    more;
     ngx_http_taptalent_event_t   *ev;
-    ngx_http_taptalent_answer_t  *answer;
+    ngx_http_taptalent_verdict_t  *answer;
 
-    answer = &ngx_http_taptalent_answers[verdict];
+    answer = &ngx_http_taptalent_verdicts[verdict];
 
     if (r->connection->log->log_level < answer->level
         || ngx_http_taptalent_quiet(ctx, &more))
@@ -407,8 +329,8 @@ ngx_http_taptalent_log(ngx_http_request_t *r, ngx_http_taptalent_ctx_t *ctx,
 
     ngx_log_error(answer->level, r->connection->log, 0,
                   "webhook %V all the same: %V: %s%*s",
-                  ngx_http_taptalent_verdict(ctx->verdict), &answer->word, why,
-                  (size_t) (p - buf), buf);
+                  &ngx_http_taptalent_verdicts[ctx->verdict].word,
+                  &answer->word, why, (size_t) (p - buf), buf);
 }
 
 

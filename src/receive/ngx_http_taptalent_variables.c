@@ -222,7 +222,7 @@ ngx_http_taptalent_verdict_variable(ngx_http_request_t *r,
         return NGX_OK;
     }
 
-    word = ngx_http_taptalent_verdict(verdict);
+    word = &ngx_http_taptalent_verdicts[verdict].word;
 
     v->len = word->len;
     v->valid = 1;

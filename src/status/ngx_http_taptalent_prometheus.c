@@ -327,7 +327,7 @@ ngx_http_taptalent_metrics_requests(ngx_http_taptalent_writer_t *w,
     {
         ngx_http_taptalent_write(w, NGX_HTTP_TAPTALENT_METRIC
                                  "requests_total{verdict=\"%V\"} %uA\n",
-                                 ngx_http_taptalent_verdict(i),
+                                 &ngx_http_taptalent_verdicts[i].word,
                                  sh->verdicts[i]);
     }
 
@@ -340,7 +340,7 @@ ngx_http_taptalent_metrics_requests(ngx_http_taptalent_writer_t *w,
         if (ngx_http_taptalent_enforceable(i)) {
             ngx_http_taptalent_write(w, NGX_HTTP_TAPTALENT_METRIC
                                      "unenforced_total{verdict=\"%V\"} %uA\n",
-                                     ngx_http_taptalent_verdict(i),
+                                     &ngx_http_taptalent_verdicts[i].word,
                                      sh->unenforced[i]);
         }
     }

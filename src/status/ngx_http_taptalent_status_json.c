@@ -53,47 +53,6 @@ static void ngx_http_taptalent_json_member(ngx_http_taptalent_writer_t *w,
     const char *name, u_char *data, size_t len);
 
 
-/* what the operator can do, in the order of ngx_http_taptalent_verdict_e */
-
-static const char  *ngx_http_taptalent_hints[] = {
-
-    "", "", "", "",
-
-    "nothing of the sender's: it sends POST alone",
-
-    "if a balancer in front of nginx ends TLS, see taptalent_webhook_https "
-    "in the documentation",
-
-    "nothing of the sender's: it sends application/json",
-    "nothing of the sender's: it does not compress",
-    "nothing of the sender's: it names the event",
-    "nothing of the sender's: it sends the time",
-
-    "is the key of the dashboard in taptalent_webhook_key? was it changed?",
-    "is it the key, and the scheme, that the sender signs with?",
-
-    "if events may be that large, raise client_max_body_size in this location",
-
-    "if the sender really sends this, tell it, with the time and the id",
-
-    "if it is companyId that is missing: taptalent_webhook_company_id ... "
-    "missing=accept takes it",
-
-    "if the sender really sends this, tell it, with the time and the id",
-
-    "if the company is yours, add it to taptalent_webhook_company_id",
-
-    "is the clock of this machine right? see taptalent_webhook_tolerance",
-
-    "see the spools above and the error log of nginx"
-};
-
-
-typedef char  ngx_http_taptalent_hints_are_complete[
-    sizeof(ngx_http_taptalent_hints) / sizeof(const char *)
-    == NGX_HTTP_TAPTALENT_VERDICTS ? 1 : -1];
-
-
 /* of ngx_http_taptalent_zone_told() */
 
 static const char  *ngx_http_taptalent_states[] = {
@@ -140,7 +99,7 @@ ngx_http_taptalent_json_counters(ngx_http_taptalent_writer_t *w,
     {
         ngx_http_taptalent_write(w, "%s\"%V\":%uA",
                                  i == NGX_HTTP_TAPTALENT_ACCEPTED ? "" : ",",
-                                 ngx_http_taptalent_verdict(i),
+                                 &ngx_http_taptalent_verdicts[i].word,
                                  sh->verdicts[i]);
     }
 
@@ -152,7 +111,7 @@ ngx_http_taptalent_json_counters(ngx_http_taptalent_writer_t *w,
     {
         if (ngx_http_taptalent_enforceable(i)) {
             ngx_http_taptalent_write(w, "%s\"%V\":%uA", n++ ? "," : "",
-                                     ngx_http_taptalent_verdict(i),
+                                     &ngx_http_taptalent_verdicts[i].word,
                                      sh->unenforced[i]);
         }
     }
@@ -537,7 +496,7 @@ ngx_http_taptalent_json_entry(ngx_http_taptalent_writer_t *w,
     ngx_http_taptalent_write(w, "{\"time\":%uL.%03uL,\"verdict\":\"%V\","
                              "\"status\":%ui", entry->time / 1000,
                              entry->time % 1000,
-                             ngx_http_taptalent_verdict(entry->verdict),
+                             &ngx_http_taptalent_verdicts[entry->verdict].word,
                              entry->status);
 
     ngx_http_taptalent_json_member(w, "event", entry->event,
@@ -559,7 +518,7 @@ ngx_http_taptalent_json_entry(ngx_http_taptalent_writer_t *w,
     ngx_http_taptalent_json_member(w, "why", buf, last - buf);
 
     ngx_http_taptalent_write(w, ",\"hint\":\"%s\"}",
-                             ngx_http_taptalent_hints[entry->verdict]);
+                             ngx_http_taptalent_verdicts[entry->verdict].hint);
 }
 
 

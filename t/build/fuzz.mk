@@ -25,7 +25,7 @@ CFLAGS = -std=gnu11 -O1 -g -fno-omit-frame-pointer -ffunction-sections \
 LDFLAGS = $(SANITIZE) -Wl,--gc-sections -Wl,--wrap=malloc
 LIBS = -lyajl -lcrypto
 
-MODULE = $(patsubst %,ngx_http_taptalent_%.o,event json line signature)
+MODULE = $(patsubst %,ngx_http_taptalent_%.o,event json line signature verdict)
 CORE = $(patsubst %,ngx_%.o,string palloc array times alloc)
 COMMON = $(MODULE) $(CORE) fuzz.o
 
