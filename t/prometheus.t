@@ -359,7 +359,7 @@ sub log_lines {
         while $part =~ /^\| (\w+) \| `(.+?)` \| .* \|$/mg;
 
     for my $file (map { $t->sources("$_.c") }
-                      qw(respond commit census deliver schedule work
+                      qw(respond commit status_measure deliver schedule work
                          queue dedup variables webhook_module))
     {
         my $source = $t->read_file($file)

@@ -7,7 +7,7 @@
 #include <ngx_config.h>
 #include <ngx_core.h>
 #include <ngx_event.h>
-#include "ngx_http_taptalent_census.h"
+#include "ngx_http_taptalent_status_measure.h"
 
 
 /*

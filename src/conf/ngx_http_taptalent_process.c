@@ -11,7 +11,7 @@
 #include <sys/vfs.h>
 #endif
 #include "ngx_http_taptalent.h"
-#include "ngx_http_taptalent_census.h"
+#include "ngx_http_taptalent_status_measure.h"
 
 
 /*
