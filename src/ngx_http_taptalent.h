@@ -158,12 +158,21 @@ char *ngx_http_taptalent_webhook_zone(ngx_conf_t *cf,
 ngx_int_t ngx_http_taptalent_compile(ngx_conf_t *cf, ngx_str_t *value,
     ngx_http_complex_value_t *cv);
 
+/*
+ * Whether no argument before the n-th one sets the same parameter: what stands
+ * before the separator.  NGX_ERROR after a line that says so.
+ */
+ngx_int_t ngx_http_taptalent_conf_once(ngx_conf_t *cf, ngx_uint_t n,
+    u_char separator);
+
 /* NULL without memory */
 ngx_http_taptalent_retry_t *ngx_http_taptalent_default_retry(
     ngx_conf_t *cf);
 
 
-/* setup */
+/* whether both, or NULL, send an event to the same place in the same way */
+ngx_uint_t ngx_http_taptalent_forward_conf_same(
+    ngx_http_taptalent_forward_t *one, ngx_http_taptalent_forward_t *two);
 
 /*
  * What the location uses becomes its own, or what another one uses already.
@@ -183,6 +192,9 @@ ngx_int_t ngx_http_taptalent_add_zone(ngx_conf_t *cf,
 /* postconfiguration: makes what is missing, or, with "nginx -t", says it */
 ngx_int_t ngx_http_taptalent_make_spools(ngx_conf_t *cf,
     ngx_http_taptalent_main_conf_t *tmcf);
+
+
+/* process */
 
 /* for the module */
 ngx_int_t ngx_http_taptalent_init_module(ngx_cycle_t *cycle);

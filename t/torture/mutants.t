@@ -149,13 +149,13 @@ my @mutants = (
       to => 'user, log);', test => '../config_live', env => {},
       figure => undef, fails => 'nothing has changed' },
 
-    { name => 'nginx -t makes a directory', file => 'process',
+    { name => 'nginx -t makes a directory', file => 'spool_conf',
       from => 'k < NGX_HTTP_TAPTALENT_DIRS && !ngx_test_config;',
       to => 'k < NGX_HTTP_TAPTALENT_DIRS;',
       test => '../config_live', env => {}, figure => undef,
       fails => 'nginx -t does not make it' },
 
-    { name => 'a reload that fails gives a spool away', file => 'process',
+    { name => 'a reload that fails gives a spool away', file => 'spool_conf',
       from => '&fi) == -1 && ngx_errno == NGX_ENOENT && ngx_add_path(',
       to => '&fi) != -2 && ngx_add_path(',
       test => '../config_live', env => {}, figure => undef,
