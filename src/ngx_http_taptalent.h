@@ -155,6 +155,13 @@ char *ngx_http_taptalent_webhook_dedup(ngx_conf_t *cf,
 char *ngx_http_taptalent_webhook_zone(ngx_conf_t *cf,
     ngx_command_t *cmd, void *conf);
 
+/*
+ * For the module: what a location inherits, and, where it is on, whether it has
+ * all that it needs.  NGX_CONF_ERROR after a line that says what to write.
+ */
+char *ngx_http_taptalent_merge_loc_conf(ngx_conf_t *cf, void *parent,
+    void *child);
+
 ngx_int_t ngx_http_taptalent_compile(ngx_conf_t *cf, ngx_str_t *value,
     ngx_http_complex_value_t *cv);
 
@@ -296,6 +303,12 @@ ngx_int_t ngx_http_taptalent_status_init(ngx_conf_t *cf);
 
 /* preconfiguration; NGX_ERROR without memory */
 ngx_int_t ngx_http_taptalent_add_variables(ngx_conf_t *cf);
+
+
+/* the module */
+
+/* the content handler of a location with "taptalent_webhook" */
+ngx_int_t ngx_http_taptalent_handler(ngx_http_request_t *r);
 
 
 extern ngx_module_t  ngx_http_taptalent_webhook_module;

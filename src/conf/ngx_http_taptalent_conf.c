@@ -12,8 +12,16 @@
 
 /*
  * The directives for which nginx has no setter, or none that says what to write
- * instead.
+ * instead; and what a location has inherited, and lacks.
  */
+
+
+static char *ngx_http_taptalent_merge_mode(ngx_conf_t *cf,
+    ngx_http_taptalent_loc_conf_t *prev, ngx_http_taptalent_loc_conf_t *conf);
+static char *ngx_http_taptalent_check_forward(ngx_conf_t *cf,
+    ngx_http_taptalent_loc_conf_t *conf);
+static void ngx_http_taptalent_check_error_pages(ngx_conf_t *cf,
+    ngx_http_taptalent_loc_conf_t *conf);
 
 
 ngx_int_t
@@ -317,4 +325,273 @@ ngx_http_taptalent_webhook_response(ngx_conf_t *cf, ngx_command_t *cmd,
                        "invalid value \"%V\", write \"brief\" or \"full\"",
                        &value[1]);
     return NGX_CONF_ERROR;
+}
+
+
+char *
+ngx_http_taptalent_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
+{
+    ngx_http_taptalent_loc_conf_t *prev = parent;
+    ngx_http_taptalent_loc_conf_t *conf = child;
+
+    ngx_http_taptalent_main_conf_t  *tmcf;
+
+    if (conf->https == NGX_CONF_UNSET) {
+        conf->https_value = prev->https_value;
+    }
+
+    ngx_conf_merge_value(conf->https, prev->https, 1);
+
+    /* the three are of one directive */
+
+    if (conf->companies == NGX_CONF_UNSET_PTR) {
+        conf->any_company = prev->any_company;
+        conf->missing_company = prev->missing_company;
+    }
+
+    ngx_conf_merge_ptr_value(conf->companies, prev->companies, NULL);
+
+    ngx_conf_merge_ptr_value(conf->keys, prev->keys, NULL);
+    ngx_conf_merge_sec_value(conf->tolerance, prev->tolerance, 0);
+    ngx_conf_merge_ptr_value(conf->signature, prev->signature, NULL);
+    ngx_conf_merge_value(conf->enforce, prev->enforce, 1);
+
+    ngx_conf_merge_ptr_value(conf->events, prev->events, NULL);
+    ngx_conf_merge_ptr_value(conf->spool, prev->spool, NULL);
+    ngx_conf_merge_ptr_value(conf->quarantine, prev->quarantine, NULL);
+    ngx_conf_merge_ptr_value(conf->forward, prev->forward, NULL);
+    ngx_conf_merge_ptr_value(conf->retry, prev->retry, NULL);
+    ngx_conf_merge_uint_value(conf->access, prev->access, 0600);
+    ngx_conf_merge_msec_value(conf->ack_timeout, prev->ack_timeout, 4000);
+    ngx_conf_merge_uint_value(conf->response, prev->response,
+                              NGX_HTTP_TAPTALENT_BRIEF);
+
+    ngx_conf_merge_msec_value(conf->dedup, prev->dedup, 0);
+
+    if (conf->companies == NULL) {
+        conf->any_company = 1;
+        conf->missing_company = 0;
+    }
+
+    if (ngx_http_taptalent_merge_mode(cf, prev, conf) != NGX_CONF_OK) {
+        return NGX_CONF_ERROR;
+    }
+
+    if (conf->mode != NGX_HTTP_TAPTALENT_ON) {
+        return NGX_CONF_OK;
+    }
+
+    if (ngx_http_taptalent_add_location(cf, conf) != NGX_OK) {
+        return NGX_CONF_ERROR;
+    }
+
+    if (conf->companies == NULL) {
+        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                      "no \"taptalent_webhook_company_id\" for "
+                      "\"taptalent_webhook on\" in %s:%ui, write the "
+                      "companyId of your events, or \"any\"",
+                      conf->file, conf->line);
+        return NGX_CONF_ERROR;
+    }
+
+    if (!conf->enforce) {
+        ngx_log_error(NGX_LOG_WARN, cf->log, 0,
+                      "\"taptalent_webhook on\" in %s:%ui has "
+                      "\"taptalent_webhook_enforce off\", events of anybody "
+                      "are accepted", conf->file, conf->line);
+    }
+
+    if (conf->spool == NULL && conf->forward == NULL) {
+        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                      "no destination for \"taptalent_webhook on\" in %s:%ui, "
+                      "write \"taptalent_webhook_spool\" with the path of "
+                      "a directory, \"taptalent_webhook_forward\" with the "
+                      "uri of an internal location, or both",
+                      conf->file, conf->line);
+        return NGX_CONF_ERROR;
+    }
+
+    if (conf->forward
+        && ngx_http_taptalent_check_forward(cf, conf) != NGX_CONF_OK)
+    {
+        return NGX_CONF_ERROR;
+    }
+
+    ngx_http_taptalent_check_error_pages(cf, conf);
+
+    /* what is in memory only may be lost when the sender comes again */
+
+    if (conf->dedup && conf->spool == NULL) {
+        ngx_log_error(NGX_LOG_WARN, cf->log, 0,
+                      "\"taptalent_webhook_dedup\" has no effect for "
+                      "\"taptalent_webhook on\" in %s:%ui, which has no spool",
+                      conf->file, conf->line);
+        conf->dedup = 0;
+    }
+
+    if (conf->dedup) {
+        tmcf = ngx_http_conf_get_module_main_conf(cf,
+                                           ngx_http_taptalent_webhook_module);
+
+        tmcf->window = ngx_max(tmcf->window, conf->dedup);
+
+        if (conf->spool) {
+            conf->spool->commit.dedup = 1;
+        }
+    }
+
+    if (conf->quarantine
+        && ngx_http_taptalent_use_quarantine(cf, conf) != NGX_CONF_OK)
+    {
+        return NGX_CONF_ERROR;
+    }
+
+    if (conf->forward
+        && ngx_http_taptalent_use_forward(cf, conf) != NGX_CONF_OK)
+    {
+        return NGX_CONF_ERROR;
+    }
+
+    if (conf->spool) {
+        return ngx_http_taptalent_use_spool(cf, conf);
+    }
+
+    ngx_log_error(NGX_LOG_WARN, cf->log, 0,
+                  "\"taptalent_webhook on\" in %s:%ui has no spool, a crash "
+                  "loses acknowledged events", conf->file, conf->line);
+
+    return NGX_CONF_OK;
+}
+
+
+static char *
+ngx_http_taptalent_merge_mode(ngx_conf_t *cf,
+    ngx_http_taptalent_loc_conf_t *prev, ngx_http_taptalent_loc_conf_t *conf)
+{
+    ngx_http_core_loc_conf_t  *clcf;
+
+    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
+
+    if (conf->status && clcf->handler != ngx_http_taptalent_status_handler) {
+        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                      "\"taptalent_webhook_status\" in %s:%ui shares its "
+                      "location with another directive that answers, write it "
+                      "in a location of its own",
+                      conf->status_file, conf->status_line);
+        return NGX_CONF_ERROR;
+    }
+
+    if (clcf->noname && conf->file == NULL) {
+
+        /* "if" and "limit_except" are of the location that they stand in */
+
+        if (clcf->handler == NULL) {
+            conf->mode = prev->mode;
+            conf->status = prev->status;
+            conf->file = prev->file;
+            conf->line = prev->line;
+            conf->conf_ctx = prev->conf_ctx;
+        }
+
+        if (clcf->lmt_excpt && conf->mode != NGX_HTTP_TAPTALENT_OFF) {
+            clcf->handler = ngx_http_taptalent_handler;
+
+        } else if (clcf->lmt_excpt && conf->status) {
+            clcf->handler = ngx_http_taptalent_status_handler;
+        }
+    }
+
+    if (conf->mode == NGX_HTTP_TAPTALENT_OFF) {
+        return NGX_CONF_OK;
+    }
+
+    if (clcf->handler && clcf->handler != ngx_http_taptalent_handler) {
+        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                      "\"taptalent_webhook\" in %s:%ui shares its location "
+                      "with a directive such as \"proxy_pass\", which would "
+                      "take the requests instead, write that one in another "
+                      "location", conf->file, conf->line);
+        return NGX_CONF_ERROR;
+    }
+
+    return NGX_CONF_OK;
+}
+
+
+/* other uris may lead here all the same: see the handler */
+
+static char *
+ngx_http_taptalent_check_forward(ngx_conf_t *cf,
+    ngx_http_taptalent_loc_conf_t *conf)
+{
+    ngx_str_t                 *uri;
+    ngx_http_core_loc_conf_t  *clcf;
+
+    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
+    uri = &conf->forward->uri->value;
+
+    /* of a prefix, there may be an exact location beside it */
+
+    if (clcf->exact_match
+        && uri->len == clcf->name.len
+        && ngx_strncmp(uri->data, clcf->name.data, uri->len) == 0)
+    {
+        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                      "\"taptalent_webhook_forward %V\" leads back to the "
+                      "location of \"taptalent_webhook on\" in %s:%ui, write "
+                      "the path of another one, that passes events to the "
+                      "application", uri, conf->file, conf->line);
+        return NGX_CONF_ERROR;
+    }
+
+    if (conf->spool && conf->forward->queued) {
+        ngx_log_error(NGX_LOG_WARN, cf->log, 0,
+                      "\"queue\" of \"taptalent_webhook_forward\" has no "
+                      "effect for \"taptalent_webhook on\" in %s:%ui, which "
+                      "has a spool", conf->file, conf->line);
+    }
+
+    return NGX_CONF_OK;
+}
+
+
+/*
+ * What nginx refuses before the module is asked: the address, a limit, a size.
+ * Nothing there says 404 or 405.
+ */
+
+static void
+ngx_http_taptalent_check_error_pages(ngx_conf_t *cf,
+    ngx_http_taptalent_loc_conf_t *conf)
+{
+    ngx_uint_t                 i;
+    ngx_http_err_page_t       *page;
+    ngx_http_core_loc_conf_t  *clcf;
+
+    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
+
+    if (clcf->error_pages == NULL) {
+        return;
+    }
+
+    page = clcf->error_pages->elts;
+
+    for (i = 0; i < clcf->error_pages->nelts; i++) {
+
+        if (page[i].overwrite < 200 || page[i].overwrite >= 300
+            || page[i].status == NGX_HTTP_NOT_FOUND
+            || page[i].status == NGX_HTTP_NOT_ALLOWED)
+        {
+            continue;
+        }
+
+        ngx_log_error(NGX_LOG_WARN, cf->log, 0,
+                      "\"error_page\" makes %i of %i for \"taptalent_webhook "
+                      "on\" in %s:%ui, which the sender takes for a receipt "
+                      "of an event that nobody has, write \"error_page\" "
+                      "without \"=%i\" in that location",
+                      page[i].overwrite, page[i].status, conf->file,
+                      conf->line, page[i].overwrite);
+        return;
+    }
 }
