@@ -16,11 +16,17 @@
  */
 
 
-static char *ngx_http_taptalent_merge_mode(ngx_conf_t *cf,
+static char *ngx_http_taptalent_conf_mode(ngx_conf_t *cf,
     ngx_http_taptalent_loc_conf_t *prev, ngx_http_taptalent_loc_conf_t *conf);
-static char *ngx_http_taptalent_check_forward(ngx_conf_t *cf,
+static char *ngx_http_taptalent_conf_location(ngx_conf_t *cf,
     ngx_http_taptalent_loc_conf_t *conf);
-static void ngx_http_taptalent_check_error_pages(ngx_conf_t *cf,
+static char *ngx_http_taptalent_conf_forward(ngx_conf_t *cf,
+    ngx_http_taptalent_loc_conf_t *conf);
+static void ngx_http_taptalent_conf_error_pages(ngx_conf_t *cf,
+    ngx_http_taptalent_loc_conf_t *conf);
+static void ngx_http_taptalent_conf_dedup(ngx_conf_t *cf,
+    ngx_http_taptalent_loc_conf_t *conf);
+static char *ngx_http_taptalent_conf_use(ngx_conf_t *cf,
     ngx_http_taptalent_loc_conf_t *conf);
 
 
@@ -334,8 +340,6 @@ ngx_http_taptalent_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
     ngx_http_taptalent_loc_conf_t *prev = parent;
     ngx_http_taptalent_loc_conf_t *conf = child;
 
-    ngx_http_taptalent_main_conf_t  *tmcf;
-
     if (conf->https == NGX_CONF_UNSET) {
         conf->https_value = prev->https_value;
     }
@@ -373,7 +377,7 @@ ngx_http_taptalent_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
         conf->missing_company = 0;
     }
 
-    if (ngx_http_taptalent_merge_mode(cf, prev, conf) != NGX_CONF_OK) {
+    if (ngx_http_taptalent_conf_mode(cf, prev, conf) != NGX_CONF_OK) {
         return NGX_CONF_ERROR;
     }
 
@@ -381,91 +385,20 @@ ngx_http_taptalent_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
         return NGX_CONF_OK;
     }
 
-    if (ngx_http_taptalent_add_location(cf, conf) != NGX_OK) {
-        return NGX_CONF_ERROR;
-    }
-
-    if (conf->companies == NULL) {
-        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
-                      "no \"taptalent_webhook_company_id\" for "
-                      "\"taptalent_webhook on\" in %s:%ui, write the "
-                      "companyId of your events, or \"any\"",
-                      conf->file, conf->line);
-        return NGX_CONF_ERROR;
-    }
-
-    if (!conf->enforce) {
-        ngx_log_error(NGX_LOG_WARN, cf->log, 0,
-                      "\"taptalent_webhook on\" in %s:%ui has "
-                      "\"taptalent_webhook_enforce off\", events of anybody "
-                      "are accepted", conf->file, conf->line);
-    }
-
-    if (conf->spool == NULL && conf->forward == NULL) {
-        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
-                      "no destination for \"taptalent_webhook on\" in %s:%ui, "
-                      "write \"taptalent_webhook_spool\" with the path of "
-                      "a directory, \"taptalent_webhook_forward\" with the "
-                      "uri of an internal location, or both",
-                      conf->file, conf->line);
-        return NGX_CONF_ERROR;
-    }
-
-    if (conf->forward
-        && ngx_http_taptalent_check_forward(cf, conf) != NGX_CONF_OK)
+    if (ngx_http_taptalent_add_location(cf, conf) != NGX_OK
+        || ngx_http_taptalent_conf_location(cf, conf) != NGX_CONF_OK)
     {
         return NGX_CONF_ERROR;
     }
 
-    ngx_http_taptalent_check_error_pages(cf, conf);
+    ngx_http_taptalent_conf_dedup(cf, conf);
 
-    /* what is in memory only may be lost when the sender comes again */
-
-    if (conf->dedup && conf->spool == NULL) {
-        ngx_log_error(NGX_LOG_WARN, cf->log, 0,
-                      "\"taptalent_webhook_dedup\" has no effect for "
-                      "\"taptalent_webhook on\" in %s:%ui, which has no spool",
-                      conf->file, conf->line);
-        conf->dedup = 0;
-    }
-
-    if (conf->dedup) {
-        tmcf = ngx_http_conf_get_module_main_conf(cf,
-                                           ngx_http_taptalent_webhook_module);
-
-        tmcf->window = ngx_max(tmcf->window, conf->dedup);
-
-        if (conf->spool) {
-            conf->spool->commit.dedup = 1;
-        }
-    }
-
-    if (conf->quarantine
-        && ngx_http_taptalent_use_quarantine(cf, conf) != NGX_CONF_OK)
-    {
-        return NGX_CONF_ERROR;
-    }
-
-    if (conf->forward
-        && ngx_http_taptalent_use_forward(cf, conf) != NGX_CONF_OK)
-    {
-        return NGX_CONF_ERROR;
-    }
-
-    if (conf->spool) {
-        return ngx_http_taptalent_use_spool(cf, conf);
-    }
-
-    ngx_log_error(NGX_LOG_WARN, cf->log, 0,
-                  "\"taptalent_webhook on\" in %s:%ui has no spool, a crash "
-                  "loses acknowledged events", conf->file, conf->line);
-
-    return NGX_CONF_OK;
+    return ngx_http_taptalent_conf_use(cf, conf);
 }
 
 
 static char *
-ngx_http_taptalent_merge_mode(ngx_conf_t *cf,
+ngx_http_taptalent_conf_mode(ngx_conf_t *cf,
     ngx_http_taptalent_loc_conf_t *prev, ngx_http_taptalent_loc_conf_t *conf)
 {
     ngx_http_core_loc_conf_t  *clcf;
@@ -518,10 +451,54 @@ ngx_http_taptalent_merge_mode(ngx_conf_t *cf,
 }
 
 
+/* what a location with "taptalent_webhook on" needs, and what is odd there */
+
+static char *
+ngx_http_taptalent_conf_location(ngx_conf_t *cf,
+    ngx_http_taptalent_loc_conf_t *conf)
+{
+    if (conf->companies == NULL) {
+        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                      "no \"taptalent_webhook_company_id\" for "
+                      "\"taptalent_webhook on\" in %s:%ui, write the "
+                      "companyId of your events, or \"any\"",
+                      conf->file, conf->line);
+        return NGX_CONF_ERROR;
+    }
+
+    if (!conf->enforce) {
+        ngx_log_error(NGX_LOG_WARN, cf->log, 0,
+                      "\"taptalent_webhook on\" in %s:%ui has "
+                      "\"taptalent_webhook_enforce off\", events of anybody "
+                      "are accepted", conf->file, conf->line);
+    }
+
+    if (conf->spool == NULL && conf->forward == NULL) {
+        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                      "no destination for \"taptalent_webhook on\" in %s:%ui, "
+                      "write \"taptalent_webhook_spool\" with the path of "
+                      "a directory, \"taptalent_webhook_forward\" with the "
+                      "uri of an internal location, or both",
+                      conf->file, conf->line);
+        return NGX_CONF_ERROR;
+    }
+
+    if (conf->forward
+        && ngx_http_taptalent_conf_forward(cf, conf) != NGX_CONF_OK)
+    {
+        return NGX_CONF_ERROR;
+    }
+
+    ngx_http_taptalent_conf_error_pages(cf, conf);
+
+    return NGX_CONF_OK;
+}
+
+
 /* other uris may lead here all the same: see the handler */
 
 static char *
-ngx_http_taptalent_check_forward(ngx_conf_t *cf,
+ngx_http_taptalent_conf_forward(ngx_conf_t *cf,
     ngx_http_taptalent_loc_conf_t *conf)
 {
     ngx_str_t                 *uri;
@@ -561,7 +538,7 @@ ngx_http_taptalent_check_forward(ngx_conf_t *cf,
  */
 
 static void
-ngx_http_taptalent_check_error_pages(ngx_conf_t *cf,
+ngx_http_taptalent_conf_error_pages(ngx_conf_t *cf,
     ngx_http_taptalent_loc_conf_t *conf)
 {
     ngx_uint_t                 i;
@@ -594,4 +571,62 @@ ngx_http_taptalent_check_error_pages(ngx_conf_t *cf,
                       conf->line, page[i].overwrite);
         return;
     }
+}
+
+
+static void
+ngx_http_taptalent_conf_dedup(ngx_conf_t *cf,
+    ngx_http_taptalent_loc_conf_t *conf)
+{
+    ngx_http_taptalent_main_conf_t  *tmcf;
+
+    if (conf->dedup == 0) {
+        return;
+    }
+
+    /* what is in memory only may be lost when the sender comes again */
+
+    if (conf->spool == NULL) {
+        ngx_log_error(NGX_LOG_WARN, cf->log, 0,
+                      "\"taptalent_webhook_dedup\" has no effect for "
+                      "\"taptalent_webhook on\" in %s:%ui, which has no spool",
+                      conf->file, conf->line);
+        conf->dedup = 0;
+        return;
+    }
+
+    tmcf = ngx_http_conf_get_module_main_conf(cf,
+                                           ngx_http_taptalent_webhook_module);
+
+    tmcf->window = ngx_max(tmcf->window, conf->dedup);
+
+    conf->spool->commit.dedup = 1;
+}
+
+
+static char *
+ngx_http_taptalent_conf_use(ngx_conf_t *cf,
+    ngx_http_taptalent_loc_conf_t *conf)
+{
+    if (conf->quarantine
+        && ngx_http_taptalent_use_quarantine(cf, conf) != NGX_CONF_OK)
+    {
+        return NGX_CONF_ERROR;
+    }
+
+    if (conf->forward
+        && ngx_http_taptalent_use_forward(cf, conf) != NGX_CONF_OK)
+    {
+        return NGX_CONF_ERROR;
+    }
+
+    if (conf->spool) {
+        return ngx_http_taptalent_use_spool(cf, conf);
+    }
+
+    ngx_log_error(NGX_LOG_WARN, cf->log, 0,
+                  "\"taptalent_webhook on\" in %s:%ui has no spool, a crash "
+                  "loses acknowledged events", conf->file, conf->line);
+
+    return NGX_CONF_OK;
 }

@@ -13,6 +13,8 @@
 /* The directives that say where events are sent, and how often. */
 
 
+static ngx_int_t ngx_http_taptalent_forward_conf_parameter(
+    ngx_http_taptalent_forward_t *forward, ngx_str_t *value);
 static ngx_uint_t ngx_http_taptalent_upwards(ngx_str_t *uri);
 static ngx_int_t ngx_http_taptalent_retry_parameter(
     ngx_http_taptalent_retry_t *retry, ngx_str_t *value);
@@ -26,8 +28,7 @@ ngx_http_taptalent_webhook_forward(ngx_conf_t *cf, ngx_command_t *cmd,
 {
     ngx_http_taptalent_loc_conf_t *tlcf = conf;
 
-    ngx_int_t                      n;
-    ngx_str_t                     *value, s;
+    ngx_str_t                     *value;
     ngx_uint_t                     i;
     ngx_http_taptalent_forward_t  *forward;
 
@@ -73,45 +74,9 @@ ngx_http_taptalent_webhook_forward(ngx_conf_t *cf, ngx_command_t *cmd,
             return NGX_CONF_ERROR;
         }
 
-        if (ngx_strncmp(value[i].data, "concurrency=", 12) == 0) {
-
-            n = ngx_atoi(value[i].data + 12, value[i].len - 12);
-
-            if (n > 0) {
-                forward->concurrency = n;
-                continue;
-            }
-        }
-
-        if (ngx_strncmp(value[i].data, "queue=", 6) == 0) {
-
-            n = ngx_atoi(value[i].data + 6, value[i].len - 6);
-
-            if (n > 0) {
-                forward->queue = n;
-                forward->queued = 1;
-                continue;
-            }
-        }
-
-        if (ngx_strncmp(value[i].data, "timeout=", 8) == 0) {
-
-            s.data = value[i].data + 8;
-            s.len = value[i].len - 8;
-
-            n = ngx_parse_time(&s, 0);
-
-            if (n > 0) {
-                forward->timeout = n;
-                continue;
-            }
-        }
-
-        if (ngx_strncmp(value[i].data, "confirm=", 8) == 0
-            && value[i].len > 8)
+        if (ngx_http_taptalent_forward_conf_parameter(forward, &value[i])
+            == NGX_OK)
         {
-            forward->confirm.data = value[i].data + 8;
-            forward->confirm.len = value[i].len - 8;
             continue;
         }
 
@@ -126,6 +91,57 @@ ngx_http_taptalent_webhook_forward(ngx_conf_t *cf, ngx_command_t *cmd,
     tlcf->forward = forward;
 
     return NGX_CONF_OK;
+}
+
+
+static ngx_int_t
+ngx_http_taptalent_forward_conf_parameter(
+    ngx_http_taptalent_forward_t *forward, ngx_str_t *value)
+{
+    ngx_int_t  n;
+    ngx_str_t  s;
+
+    if (ngx_strncmp(value->data, "concurrency=", 12) == 0) {
+
+        n = ngx_atoi(value->data + 12, value->len - 12);
+
+        if (n > 0) {
+            forward->concurrency = n;
+            return NGX_OK;
+        }
+    }
+
+    if (ngx_strncmp(value->data, "queue=", 6) == 0) {
+
+        n = ngx_atoi(value->data + 6, value->len - 6);
+
+        if (n > 0) {
+            forward->queue = n;
+            forward->queued = 1;
+            return NGX_OK;
+        }
+    }
+
+    if (ngx_strncmp(value->data, "timeout=", 8) == 0) {
+
+        s.data = value->data + 8;
+        s.len = value->len - 8;
+
+        n = ngx_parse_time(&s, 0);
+
+        if (n > 0) {
+            forward->timeout = n;
+            return NGX_OK;
+        }
+    }
+
+    if (ngx_strncmp(value->data, "confirm=", 8) == 0 && value->len > 8) {
+        forward->confirm.data = value->data + 8;
+        forward->confirm.len = value->len - 8;
+        return NGX_OK;
+    }
+
+    return NGX_ERROR;
 }
 
 
