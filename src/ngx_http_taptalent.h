@@ -258,10 +258,6 @@ char *ngx_http_taptalent_webhook_signature(ngx_conf_t *cf, ngx_command_t *cmd,
 
 /* verify */
 
-/* whether it is one of those that "taptalent_webhook_enforce off" reports */
-ngx_uint_t ngx_http_taptalent_enforceable(
-    ngx_http_taptalent_verdict_e verdict);
-
 /*
  * All that the head of a request can tell.  Sets the name and the timestamp
  * in the context's event, in memory of the request.

@@ -94,3 +94,13 @@ ngx_http_taptalent_verdict_t  ngx_http_taptalent_verdicts[] = {
 typedef char  ngx_http_taptalent_verdicts_are_complete[
     sizeof(ngx_http_taptalent_verdicts) / sizeof(ngx_http_taptalent_verdict_t)
     == NGX_HTTP_TAPTALENT_VERDICTS ? 1 : -1];
+
+
+ngx_uint_t
+ngx_http_taptalent_verdict_enforceable(ngx_http_taptalent_verdict_e verdict)
+{
+    return verdict == NGX_HTTP_TAPTALENT_KEY
+           || verdict == NGX_HTTP_TAPTALENT_SIGNATURE
+           || verdict == NGX_HTTP_TAPTALENT_STALE
+           || verdict == NGX_HTTP_TAPTALENT_COMPANY_ID;
+}

@@ -53,5 +53,9 @@ typedef struct {
 /* indexed by ngx_http_taptalent_verdict_e, below NGX_HTTP_TAPTALENT_VERDICTS */
 extern ngx_http_taptalent_verdict_t  ngx_http_taptalent_verdicts[];
 
+/* whether it is one of those that "taptalent_webhook_enforce off" reports */
+ngx_uint_t ngx_http_taptalent_verdict_enforceable(
+    ngx_http_taptalent_verdict_e verdict);
+
 
 #endif /* _NGX_HTTP_TAPTALENT_VERDICT_H_INCLUDED_ */

@@ -698,16 +698,6 @@ ngx_http_taptalent_company(ngx_http_request_t *r,
 }
 
 
-ngx_uint_t
-ngx_http_taptalent_enforceable(ngx_http_taptalent_verdict_e verdict)
-{
-    return verdict == NGX_HTTP_TAPTALENT_KEY
-           || verdict == NGX_HTTP_TAPTALENT_SIGNATURE
-           || verdict == NGX_HTTP_TAPTALENT_STALE
-           || verdict == NGX_HTTP_TAPTALENT_COMPANY_ID;
-}
-
-
 /*
  * What is only reported is no verdict, nor is, until the event is known to be
  * one, what is refused into quarantine.  The first is what is, or would be.
@@ -717,7 +707,7 @@ static ngx_http_taptalent_verdict_e
 ngx_http_taptalent_enforce(ngx_http_taptalent_loc_conf_t *tlcf,
     ngx_http_taptalent_ctx_t *ctx, ngx_http_taptalent_verdict_e verdict)
 {
-    if (!ngx_http_taptalent_enforceable(verdict)) {
+    if (!ngx_http_taptalent_verdict_enforceable(verdict)) {
         return verdict;
     }
 

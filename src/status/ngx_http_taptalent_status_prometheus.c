@@ -337,7 +337,7 @@ ngx_http_taptalent_metrics_requests(ngx_http_taptalent_writer_t *w,
 
     for (i = NGX_HTTP_TAPTALENT_ACCEPTED; i < NGX_HTTP_TAPTALENT_VERDICTS; i++)
     {
-        if (ngx_http_taptalent_enforceable(i)) {
+        if (ngx_http_taptalent_verdict_enforceable(i)) {
             ngx_http_taptalent_write(w, NGX_HTTP_TAPTALENT_METRIC
                                      "unenforced_total{verdict=\"%V\"} %uA\n",
                                      &ngx_http_taptalent_verdicts[i].word,
