@@ -7,8 +7,14 @@
 #include <ngx_config.h>
 #include <ngx_core.h>
 #include <ngx_http.h>
-#include "src/ngx_http_taptalent.h"
 #include "ngx_http_taptalent_request.h"
+#include "ngx_http_taptalent_verify.h"
+#include "ngx_http_taptalent_respond.h"
+#include "ngx_http_taptalent_variables.h"
+#include "ngx_http_taptalent_status.h"
+#include "ngx_http_taptalent_conf.h"
+#include "ngx_http_taptalent_check.h"
+#include "ngx_http_taptalent_process.h"
 
 
 /*

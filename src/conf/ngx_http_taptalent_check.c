@@ -8,7 +8,7 @@
 #include <ngx_core.h>
 #include <ngx_http.h>
 #include <sys/statvfs.h>
-#include "ngx_http_taptalent.h"
+#include "ngx_http_taptalent_check.h"
 
 
 /*

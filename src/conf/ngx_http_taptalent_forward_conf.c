@@ -7,7 +7,7 @@
 #include <ngx_config.h>
 #include <ngx_core.h>
 #include <ngx_http.h>
-#include "ngx_http_taptalent.h"
+#include "ngx_http_taptalent_conf.h"
 
 
 /* The directives that say where events are sent, and how often. */
@@ -20,6 +20,8 @@ static ngx_int_t ngx_http_taptalent_retry_parameter(
     ngx_http_taptalent_retry_t *retry, ngx_str_t *value);
 static ngx_int_t ngx_http_taptalent_retry_permanent(
     ngx_http_taptalent_retry_t *retry, ngx_str_t *list);
+static ngx_http_taptalent_retry_t *ngx_http_taptalent_default_retry(
+    ngx_conf_t *cf);
 
 
 char *
@@ -307,7 +309,7 @@ ngx_http_taptalent_retry_permanent(ngx_http_taptalent_retry_t *retry,
 }
 
 
-ngx_http_taptalent_retry_t *
+static ngx_http_taptalent_retry_t *
 ngx_http_taptalent_default_retry(ngx_conf_t *cf)
 {
     ngx_uint_t                   i, *status;

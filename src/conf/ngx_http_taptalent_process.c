@@ -10,7 +10,8 @@
 #if (NGX_LINUX)
 #include <sys/vfs.h>
 #endif
-#include "ngx_http_taptalent.h"
+#include "ngx_http_taptalent_check.h"
+#include "ngx_http_taptalent_process.h"
 #include "ngx_http_taptalent_status_measure.h"
 
 

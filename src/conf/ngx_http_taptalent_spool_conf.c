@@ -7,7 +7,7 @@
 #include <ngx_config.h>
 #include <ngx_core.h>
 #include <ngx_http.h>
-#include "ngx_http_taptalent.h"
+#include "ngx_http_taptalent_conf.h"
 
 
 /*

@@ -7,7 +7,7 @@
 #include <ngx_config.h>
 #include <ngx_core.h>
 #include <ngx_http.h>
-#include "ngx_http_taptalent.h"
+#include "ngx_http_taptalent_variables.h"
 
 
 /* What is known of an event, as variables, here and in its delivery. */

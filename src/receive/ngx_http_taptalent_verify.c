@@ -9,7 +9,7 @@
 #include <ngx_http.h>
 #include <openssl/crypto.h>
 #include <openssl/sha.h>
-#include "ngx_http_taptalent.h"
+#include "ngx_http_taptalent_verify.h"
 #include "ngx_http_taptalent_headers.h"
 
 
