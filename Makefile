@@ -23,6 +23,7 @@ all:
 help:
 	@echo "make            build the dynamic module for the installed nginx"
 	@echo "make demo       a complete example with the sender's own event"
+	@echo "make check      what a change needs: the quick tests, in 3 minutes"
 	@echo "make test       build all variants and run the tests on each"
 	@echo "make bench      how fast it acknowledges and forwards, beside nginx alone"
 	@echo "make torture    kills, power cuts, errors, mutants, fuzzers, and a table"
@@ -48,6 +49,12 @@ deps:
 test:
 	@t/build/deps.sh test
 	@t/build/test.sh $(if $(NGINX_SRC),custom$(NAME:%=-%),$(VARIANTS))
+
+# a test that takes long says so in its head, "# slow: why"; all others are quick
+
+check:
+	@t/build/deps.sh test
+	@TESTS="$$(grep -L '^# slow: ' t/*.t)" t/build/test.sh debian
 
 demo:
 	@t/build/deps.sh build
@@ -82,4 +89,5 @@ deb:
 clean:
 	rm -rf build
 
-.PHONY: all help deps test coverage demo bench torture trial install deb clean
+.PHONY: all help deps check test coverage demo bench torture trial install \
+        deb clean

@@ -1,7 +1,8 @@
 #!/usr/bin/perl
 
 # Into an nginx from its sources, as README.md tells; what configure says where
-# yajl is missing; and what deps.sh says where it can install nothing.
+# yajl is missing; what deps.sh says where it can install nothing; and which
+# tests `make check` runs.
 
 use strict;
 use warnings;
@@ -179,6 +180,33 @@ SKIP: {
     not_debian($status, $output);
 }
 
+# `make check` runs each test that does not say that it is slow.
+
+my $copy = "$dir/check";
+
+mkdir $_ or die "$_: $!" for map { "$copy$_" } '', '/t', '/t/build';
+system('cp', "$top/Makefile", $copy) == 0 or die "cp $top/Makefile: $?";
+
+write_file("$copy/t/build/$_.sh", "#!/bin/sh\necho $_ \$1: \$TESTS\n")
+    for qw(deps test);
+write_file("$copy/t/quick.t", "# A test.\n#   slow: not its head\n");
+write_file("$copy/t/waits.t", "# A test.\n#\n# slow: it waits\n");
+
+{
+    delete local @ENV{qw(MAKEFLAGS MAKELEVEL)};
+
+    my ($status, $output) = command('make', '-sC', $copy, 'check');
+
+    is("$status $output", "0 deps test:\ntest debian: t/quick.t\n",
+       'make check: the quick tests, on one nginx');
+}
+
+my @slow = map { Test::Edge::slurp($_) =~ /^# slow: *(.*)$/m ? "$_: $1" : () }
+               glob "$top/t/*.t";
+
+ok(!(grep { /: $/ } @slow), 'each slow test says why')
+    or diag(join "\n", @slow);
+
 sub not_debian {
     my ($rc, $text) = @_;
     my ($list) = $text =~ /^\Q$deps: this needs Debian 12 or later, and there \E
@@ -193,6 +221,15 @@ sub not_debian {
                                          curl prometheus chromium)), '',
        'all packages are named');
     unlike($text, qr/apt-get|sudo|not found/, 'and no more');
+}
+
+sub write_file {
+    my ($path, $content) = @_;
+
+    open my $fh, '>', $path or die "$path: $!";
+    print $fh $content;
+    close $fh or die "$path: $!";
+    chmod 0755, $path;
 }
 
 done_testing();
