@@ -27,6 +27,7 @@ help:
 	@echo "make test       build all variants and run the tests on each"
 	@echo "make bench      how fast it acknowledges and forwards, beside nginx alone"
 	@echo "make torture    kills, power cuts, errors, mutants, fuzzers, and a table"
+	@echo "make mutants    faults at random in the sources, and which test finds each"
 	@echo "make trial      install it in all ways, each on a Debian of its own"
 	@echo "make coverage   which lines and branches the tests execute"
 	@echo "make deps       install the Debian packages that are missing"
@@ -36,12 +37,17 @@ help:
 	@echo
 	@echo "make test VARIANTS=static TESTS=t/json.t    a part of it"
 	@echo "make torture LONG=10                        for hours"
+	@echo "make mutants N=40 SEED=1                    how many, and which"
 	@echo "make test NGINX_SRC=/path/to/nginx          with other sources"
 
 # how long the faults go on: 1 is about 15 minutes, 10 is for a release
 LONG = 1
 
 export LONG
+
+# how many mutants, and which: the same SEED gives the same ones
+N = 40
+SEED = 1
 
 deps:
 	@t/build/deps.sh test
@@ -75,6 +81,10 @@ torture:
 	@t/build/debian.sh
 	@t/torture/torture.pl $(notdir $(TESTS))
 
+mutants:
+	@t/build/deps.sh torture
+	@t/torture/random_mutants.pl $(N) $(SEED)
+
 trial:
 	@t/build/deps.sh trial
 	@t/trial/trial.pl $(WAYS)
@@ -89,5 +99,5 @@ deb:
 clean:
 	rm -rf build
 
-.PHONY: all help deps check test coverage demo bench torture trial install \
-        deb clean
+.PHONY: all help deps check test coverage demo bench torture mutants trial \
+        install deb clean

@@ -10,12 +10,12 @@ use warnings;
 use strict;
 
 use Test::More;
-use Time::HiRes qw(time);
 
 use FindBin;
 use lib "$FindBin::Bin/../lib";
 use Test::Edge;
 use Test::Fault;
+use Test::Mutant;
 use Test::Spool qw(read_file);
 
 
@@ -174,69 +174,34 @@ plan(skip_all => 'once, with the installed nginx') if $ENV{TEST_NGINX_BINARY};
 Test::Fault->need('root', 'loop', 'strace', 'xfs');
 
 my $top = Test::Edge->top();
-my $tree = "$top/build/mutants";
-my @results;
 
 plan(skip_all => 'needs nginx-dev') unless -f '/usr/share/nginx/src/conf_flags';
 
 
-# a copy of the sources, where what has not changed is not compiled again
-
-sub write_changed {
-    my ($path, $content) = @_;
-
-    my $is = read_file($path);
-
-    return if defined $is && $is eq $content;
-
-    open my $fh, '>:raw', $path or die "open() \"$path\" failed: $!";
-    print $fh $content;
-    close $fh or die "close() \"$path\" failed: $!";
-}
+my $copy = Test::Mutant->new('mutants');
 
 sub build {
-    my ($name) = @_;
+    my $module = $copy->build();
 
-    my $out = `$tree/t/build/debian.sh 2>&1`;
-    my $module = 'ngx_http_taptalent_webhook_module.so';
+    diag($copy->said()) if !defined $module;
 
-    return $? == 0 ? "$tree/build/debian/$module" : do { diag($out); undef };
+    return $module;
 }
 
 # (seconds, what it printed)
 
 sub run {
     my ($module, $mutant) = @_;
-    my $began = time();
+    my (undef, $seconds, $text) = $copy->run($module, "torture/$mutant->{test}",
+                                             env => $mutant->{env});
 
-    my $pid = open(my $out, '-|') // die "fork() failed: $!";
-
-    if ($pid == 0) {
-        setpgrp;
-        open STDERR, '>&', \*STDOUT;
-        local @ENV{keys %{ $mutant->{env} }} = values %{ $mutant->{env} };
-        $ENV{TEST_PATIENCE} = 2;
-        $ENV{TEST_NGINX_MODULE} = $module;
-        delete @ENV{qw(TEST_SCALE TEST_EVERY)};
-        exec 'timeout', '--kill-after=20', '300', $^X,
-             "$top/t/torture/$mutant->{test}.t"
-            or die "exec() failed: $!";
-    }
-
-    my $text = do { local $/; <$out> } // '';
-    close $out;
-
-    return (time() - $began, $text);
+    return ($seconds, $text);
 }
-
-system("mkdir -p $tree && cd $top && tar cf - config *.c src t/build"
-       . " | (cd $tree && tar xmf -)") == 0
-    or die "the sources cannot be copied to $tree\n";
 
 # as they are, or what follows says nothing
 
 {
-    my $module = build('as it is');
+    my $module = build();
 
     ok($module, 'as it is: it compiles')
         or die "the sources do not compile\n";
@@ -262,11 +227,11 @@ for my $mutant (@mutants) {
 
     is($places, 1, "$name: there is one place for it") or next;
 
-    write_changed("$tree/$path", $source =~ s/$from/$mutant->{to}/r);
+    $copy->change($path, $source =~ s/$from/$mutant->{to}/r);
 
-    my $module = build($name);
+    my $module = build();
 
-    write_changed("$tree/$path", $source);
+    $copy->restore($path);
     ok($module, "$name: it compiles") or next;
 
     my ($seconds, $text) = run($module, $mutant);

@@ -8,7 +8,8 @@
 #   JOBS=2      tests at once
 #
 # The rest of the environment is for the tests, so what runs is the installed
-# nginx with build/debian/, or TEST_NGINX_BINARY.
+# nginx with build/debian/, or TEST_NGINX_BINARY. random_mutants is a test here,
+# as those of the files *.t are; SEED chooses its mutants.
 
 use warnings;
 use strict;
@@ -29,7 +30,7 @@ die "LONG and JOBS are numbers above 0\n" if grep { !/^\d+$/ || !$_ } $long,
 # the longest first, so that they end together
 
 my %minutes = (soak => 6, fuzz => 5, forward_faults => 4, power_cut => 3,
-               kill => 3, mutants => 2);
+               kill => 3, mutants => 2, random_mutants => 5);
 
 my %env = (
     soak => { TEST_SOAK_SECONDS => 360 * $long },
@@ -45,7 +46,11 @@ my %env = (
     hostile => { TEST_SCALE => $long > 3 ? 3 : $long },
 );
 
-my @tests = map { basename($_, '.t') } @ARGV ? @ARGV : glob "$top/t/torture/*.t";
+my @random = ("$top/t/torture/random_mutants.pl", 4 * $long, $ENV{SEED} || 1);
+
+my @tests = map { basename($_, '.t', '.pl') }
+                @ARGV ? @ARGV : map { glob "$top/t/torture/$_" }
+                                    '*.t', 'random_mutants.pl';
 
 @tests = sort { ($minutes{$b} || 0) <=> ($minutes{$a} || 0) || $a cmp $b }
          @tests;
@@ -79,7 +84,8 @@ sub start {
         open STDIN, '<', '/dev/null';
         open STDOUT, '>', "$out/$test.log" or die "$out/$test.log: $!\n";
         open STDERR, '>&', \*STDOUT;
-        exec 'prove', '-v', '--merge', "$top/t/torture/$test.t"
+        exec $test eq 'random_mutants'
+             ? @random : ('prove', '-v', '--merge', "$top/t/torture/$test.t")
             or POSIX::_exit(127);
     }
 
@@ -106,6 +112,7 @@ my @figures = qw(trials sent acked delivered dead spooled lost duplicated
                  altered refused failed p99);
 my (@rows, @mutants, @fuzzers, @skipped);
 my $executions = 0;
+my $random = '';
 
 for my $test (sort @tests) {
     open my $log, '<', "$out/$test.log" or next;
@@ -120,6 +127,9 @@ for my $test (sort @tests) {
 
         } elsif ($line =~ /^#\s+mutant: (.+?): (.*?), (.*?), "(.*)", \d+ s$/) {
             push @mutants, [$1, $2, $3, $4];
+
+        } elsif ($test eq 'random_mutants' && $line =~ /^(?:\| |found: )/) {
+            $random .= $line =~ s/^found/\nfound/r;
 
         } elsif ($line =~ /^\#\s+(\w+):\ (\d+)\ executions,\ (\d+)\ edges,
                            \ (\d+)\ inputs,\ (\d+)\ findings/x)
@@ -140,6 +150,7 @@ $report .= table(['test', 'fault', @figures[0 .. $#figures - 1], 'p99, ms'],
                  @rows) if @rows;
 $report .= table(['mutant', 'test', 'reported', 'check'], @mutants)
     if @mutants;
+$report .= "$random\n" if $random ne '';
 $report .= table(['fuzz target', 'executions', 'edges', 'inputs', 'findings'],
                  @fuzzers, ['all', $executions, '', '', '']) if @fuzzers;
 
