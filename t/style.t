@@ -23,8 +23,8 @@ for my $path (sort glob("$top/*.[ch]"),
 }
 
 for my $path (map { glob "$top/t/$_" } qw(*.t torture/*.t torture/*.pl
-                                         lib/Test/*.pm bench/*.pl demo/*.pl
-                                         trial/*.pl send))
+                                         lib/Test/*.pm lib/Test/*/*.pm
+                                         bench/*.pl demo/*.pl trial/*.pl send))
 {
     my ($name) = $path =~ m{^\Q$top\E/(.*)$};
 
