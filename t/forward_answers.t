@@ -8,28 +8,15 @@ use strict;
 use warnings;
 
 use JSON::PP ();
-use POSIX ();
 use Test::More;
 
 use lib 't/lib';
 use Test::Edge;
+use Test::Peer;
 use Test::Sink;
 
 my $t = Test::Edge->new();
 my $p = $t->prefix();
-
-my $fpm;
-my $owner = $$;
-
-$SIG{$_} = sub { exit 1 } for qw(HUP INT TERM);
-
-END {
-    if ($fpm && $$ == $owner) {
-        local $?;
-        kill 'TERM', $fpm;
-        waitpid $fpm, 0;
-    }
-}
 
 my $fastcgi = !$t->has('--without-http_fastcgi_module') && start_php();
 my $cache = !$t->has('--without-http-cache');
@@ -241,15 +228,8 @@ PHP
 # PHP-FPM, with a configuration and a directory of its own, unprivileged
 
 sub start_php {
-    my ($binary) = grep { -x } glob '/usr/sbin/php-fpm*';
-    return 0 if !$binary;
-
-    my $dir = "$p/php";
-    my $user = $t->worker_user();
-    my @ids = defined $user ? (getpwnam $user)[2, 3] : ();
-
-    mkdir $dir;
-    chown @ids, $dir if @ids;
+    return 0 if !Test::Peer->php($t, 'pm.max_children' => 4,
+                                 'request_terminate_timeout' => '2s');
 
     $t->write_file('php/work.php', <<'PHP');
 <?php
@@ -274,43 +254,6 @@ if ($attempt == 1 && $how == 'sleep') {
     sleep(60);
 }
 PHP
-
-    $t->write_file('php/fpm.conf', <<"CONF");
-[global]
-daemonize = no
-pid = $dir/fpm.pid
-error_log = $dir/error.log
-
-[www]
-listen = $dir/fpm.sock
-listen.mode = 0666
-pm = static
-pm.max_children = 4
-request_terminate_timeout = 2s
-CONF
-
-    my $pid = fork() // die "fork: $!";
-
-    if ($pid == 0) {
-        if (@ids) {
-            $) = "$ids[1] $ids[1]";
-            $( = $ids[1];
-            POSIX::setuid($ids[0]);
-        }
-
-        $SIG{$_} = 'DEFAULT' for qw(PIPE INT TERM HUP);
-        open STDIN, '<', '/dev/null';
-        open STDOUT, '>', "$dir/output";
-        open STDERR, '>&', \*STDOUT;
-        exec $binary, '-n', '-F', '-y', "$dir/fpm.conf" or POSIX::_exit(127);
-    }
-
-    $fpm = $pid;
-
-    $t->wait_for(sub { -S "$dir/fpm.sock" }, 10, 'php-fpm') or do {
-        diag($t->read_file("$dir/output"), $t->read_file("$dir/error.log"));
-        fail('php-fpm starts');
-    };
 
     return 1;
 }

@@ -8,30 +8,16 @@ use strict;
 use warnings;
 
 use Fcntl qw(LOCK_EX);
-use IO::Socket::INET;
-use POSIX ();
 use Socket qw(SOL_SOCKET SO_LINGER);
 use Test::More;
 
 use lib 't/lib';
 use Test::Edge;
 use Test::Frames;
+use Test::Peer;
 
 my $t = Test::Edge->new();
 my $p = $t->prefix();
-
-my @children;
-my $owner = $$;
-
-$SIG{$_} = sub { exit 1 } for qw(HUP INT TERM);
-
-END {
-    if ($$ == $owner) {
-        local $?;
-        kill 'TERM', @children;
-        waitpid $_, 0 for @children;
-    }
-}
 
 # the body is looked into by some of the locations
 
@@ -239,7 +225,10 @@ my %read = (http => \&read_http, fastcgi => \&read_fastcgi,
             uwsgi => \&read_uwsgi, scgi => \&read_scgi, grpc => \&read_grpc);
 
 
-peer($_) for grep { $with{$_} } sort keys %port;
+for my $protocol (grep { $with{$_} } sort keys %port) {
+    Test::Peer->new(port => $t->port($port{$protocol}), seconds => 120,
+                    serve => sub { serve($protocol, @_) });
+}
 
 configure(timeout => '60s');
 $t->run();
@@ -395,43 +384,11 @@ sub h2_trailers {
 
 # the applications -----------------------------------------------------------
 
-sub peer {
-    my ($protocol) = @_;
-
-    my $listener = IO::Socket::INET->new(
-        LocalAddr => '127.0.0.1', LocalPort => $t->port($port{$protocol}),
-        Listen => 100, ReuseAddr => 1) or die "listen: $!";
-
-    my $pid = fork() // die "fork: $!";
-
-    if ($pid) {
-        push @children, $pid;
-        return;
-    }
-
-    $SIG{$_} = 'DEFAULT' for qw(INT TERM HUP);
-    $SIG{CHLD} = 'IGNORE';
-
-    while (1) {
-        my $c = $listener->accept() or next;
-        my $child = fork() // next;
-
-        if ($child != 0) {
-            close $c;
-            next;
-        }
-
-        alarm 120 * $Test::Edge::PATIENCE;
-        close $listener;
-        eval { serve($protocol, $c); 1 } or print STDERR "$protocol: $@";
-        POSIX::_exit(0);
-    }
-}
-
 sub serve {
     my ($protocol, $c) = @_;
 
-    my $body = $read{$protocol}->($c) // return;
+    my $request = $read{$protocol}->($c) // return;
+    my $body = $request->{body};
 
     my ($to) = $body =~ /"companyId": "([^"]+)"/ or die "no event: $body\n";
     my ($name) = $body =~ /"n": "([^"]+)"/ or die "no answer: $body\n";
@@ -508,99 +465,4 @@ sub noted {
 sub seen {
     my ($what) = @_;
     return scalar grep { $_ eq $what } split /\n/, $t->read_file('seen');
-}
-
-
-# the requests; their bodies
-
-sub read_bytes {
-    my ($c, $buffer, $n) = @_;
-
-    while (length $$buffer < $n) {
-        $c->sysread($$buffer, 65536, length $$buffer) or return undef;
-    }
-
-    return substr $$buffer, 0, $n, '';
-}
-
-sub read_until {
-    my ($c, $buffer, $end) = @_;
-
-    while (index($$buffer, $end) < 0) {
-        $c->sysread($$buffer, 65536, length $$buffer) or return undef;
-    }
-
-    return substr $$buffer, 0, index($$buffer, $end) + length $end, '';
-}
-
-sub read_http {
-    my ($c) = @_;
-    my $buffer = '';
-
-    my $head = read_until($c, \$buffer, "\r\n\r\n") // return undef;
-    my ($length) = $head =~ /^Content-Length: (\d+)/im;
-
-    return read_bytes($c, \$buffer, $length);
-}
-
-sub read_fastcgi {
-    my ($c) = @_;
-    my $buffer = '';
-    my $body = '';
-
-    while (1) {
-        my $head = read_bytes($c, \$buffer, 8) // return undef;
-        my (undef, $type, undef, $length, $padding) = unpack 'CCnnC', $head;
-        my $data = read_bytes($c, \$buffer, $length + $padding) // return undef;
-
-        next if $type != 5;
-        return $body if $length == 0;
-
-        $body .= substr $data, 0, $length;
-    }
-}
-
-sub read_uwsgi {
-    my ($c) = @_;
-    my $buffer = '';
-
-    my $head = read_bytes($c, \$buffer, 4) // return undef;
-    my (undef, $size) = unpack 'CvC', $head;
-    my $packet = read_bytes($c, \$buffer, $size) // return undef;
-    my %params = unpack '(v/a)*', $packet;
-
-    return read_bytes($c, \$buffer, $params{CONTENT_LENGTH});
-}
-
-sub read_scgi {
-    my ($c) = @_;
-    my $buffer = '';
-
-    my $size = read_until($c, \$buffer, ':') // return undef;
-    chop $size;
-    my $packet = read_bytes($c, \$buffer, $size + 1) // return undef;
-    my %params = $packet =~ /\G([^\0]*)\0([^\0]*)\0/g;
-
-    return read_bytes($c, \$buffer, $params{CONTENT_LENGTH});
-}
-
-sub read_grpc {
-    my ($c) = @_;
-    my $buffer = '';
-    my $body = '';
-
-    read_until($c, \$buffer, "\r\n\r\nSM\r\n\r\n") // return undef;
-
-    while (1) {
-        my $head = read_bytes($c, \$buffer, 9) // return undef;
-        my ($length, $type, $flags) = (unpack('N', "\0$head"),
-                                       unpack('x3CC', $head));
-        my $data = read_bytes($c, \$buffer, $length) // return undef;
-
-        next if $type != 0;
-
-        $body .= $data;
-
-        return $body if $flags & 1;
-    }
 }

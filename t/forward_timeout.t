@@ -8,29 +8,17 @@ use strict;
 use warnings;
 
 use IO::Select;
-use IO::Socket::INET;
-use POSIX ();
 use Test::More;
 use Time::HiRes qw(time);
 
 use lib 't/lib';
 use Test::Edge;
+use Test::Peer;
 
 my $t = Test::Edge->new();
 my $p = $t->prefix();
 
-my $owner = $$;
-my $application = start_application();
-
-$SIG{$_} = sub { exit 1 } for qw(HUP INT TERM);
-
-END {
-    if ($application && $$ == $owner) {
-        local $?;
-        kill 'KILL', $application;
-        waitpid $application, 0;
-    }
-}
+Test::Peer->new(port => $t->port(2), serve => \&answer);
 
 my %to = (
     plain => '',
@@ -148,30 +136,6 @@ sub seen {
 
 # The first attempt is answered as the event says, until nginx closes the
 # connection; the second one well.
-
-sub start_application {
-    my $listener = IO::Socket::INET->new(
-        LocalAddr => '127.0.0.1', LocalPort => $t->port(2), Listen => 50,
-        ReuseAddr => 1) or die "listen: $!";
-
-    my $pid = fork() // die "fork: $!";
-    return $pid if $pid;
-
-    $SIG{$_} = 'DEFAULT' for qw(HUP INT TERM);
-    $SIG{CHLD} = 'IGNORE';
-
-    while (1) {
-        my $c = $listener->accept() or next;
-
-        if (!fork()) {
-            alarm 60 * $Test::Edge::PATIENCE;
-            answer($c);
-            POSIX::_exit(0);
-        }
-
-        close $c;
-    }
-}
 
 sub answer {
     my ($c) = @_;

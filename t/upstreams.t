@@ -14,30 +14,16 @@ use IO::Socket::INET;
 use IO::Socket::SSL;
 use IO::Socket::SSL::Utils qw(CERT_create KEY_create_ec PEM_cert2string
                               PEM_key2string);
-use IO::Socket::UNIX;
 use JSON::PP ();
 use MIME::Base64 qw(decode_base64 encode_base64);
-use POSIX ();
 use Test::More;
 
 use lib 't/lib';
 use Test::Edge;
+use Test::Peer;
 
 my $t = Test::Edge->new();
 my $p = $t->prefix();
-
-my @children;
-my $owner = $$;
-
-$SIG{$_} = sub { exit 1 } for qw(HUP INT TERM);
-
-END {
-    if ($$ == $owner) {
-        local $?;
-        kill 'TERM', @children;
-        waitpid $_, 0 for @children;
-    }
-}
 
 my %with = (
     fastcgi => !$t->has('--without-http_fastcgi_module'),
@@ -436,8 +422,8 @@ sub files {
 
 # the applications -----------------------------------------------------------
 
-# peer(name, %opts): a process that listens, with one more for each connection,
-# and notes each request: { connection, method, uri, headers, body }.
+# peer(name, %opts): notes each request: { connection, method, uri, headers,
+# body }.
 #     port => n | path => ..., tls => 1
 #     read => sub(socket): a request or undef at the end
 #     answer => sub(socket, request); without it the connection is reset
@@ -445,49 +431,9 @@ sub files {
 sub peer {
     my ($name, %opts) = @_;
 
-    my $listener = $opts{path}
-        ? IO::Socket::UNIX->new(Local => $opts{path}, Listen => 50)
-        : IO::Socket::INET->new(LocalAddr => '127.0.0.1', Listen => 50,
-                                LocalPort => $t->port($opts{port}),
-                                ReuseAddr => 1);
-    $listener or die "listen for $name: $!";
-    chmod 0666, $opts{path} if $opts{path};
-
-    child(sub {
-        $SIG{CHLD} = 'IGNORE';
-
-        while (1) {
-            my $c = $listener->accept() or next;
-            my $pid = fork() // next;
-
-            if ($pid != 0) {
-                close $c;
-                next;
-            }
-
-            alarm 60;
-            close $listener;
-            serve($name, $c, %opts);
-            POSIX::_exit(0);
-        }
-    });
-}
-
-sub child {
-    my ($sub) = @_;
-
-    my $pid = fork() // die "fork: $!";
-
-    if ($pid == 0) {
-        $SIG{$_} = 'DEFAULT' for qw(INT TERM HUP);
-        alarm 180;
-        eval { $sub->() };
-        POSIX::_exit(1);
-    }
-
-    push @children, $pid;
-
-    return $pid;
+    Test::Peer->new($opts{path} ? (path => $opts{path})
+                                : (port => $t->port($opts{port})),
+                    serve => sub { serve($name, @_, %opts) });
 }
 
 sub serve {
@@ -517,51 +463,6 @@ sub serve {
     close $c;
 }
 
-# exactly so many bytes, from what was read too early and from the peer
-
-sub read_bytes {
-    my ($c, $buffer, $n) = @_;
-
-    while (length $$buffer < $n) {
-        $c->sysread($$buffer, 65536, length $$buffer) or return undef;
-    }
-
-    return substr $$buffer, 0, $n, '';
-}
-
-sub read_until {
-    my ($c, $buffer, $end) = @_;
-
-    while (index($$buffer, $end) < 0) {
-        $c->sysread($$buffer, 65536, length $$buffer) or return undef;
-    }
-
-    return substr $$buffer, 0, index($$buffer, $end) + length $end, '';
-}
-
-sub read_http {
-    my ($c) = @_;
-    my $buffer = '';
-
-    my $head = read_until($c, \$buffer, "\r\n\r\n") // return undef;
-    my ($first, @lines) = split /\r\n/, $head;
-    my ($method, $uri) = split / /, $first;
-    my %headers;
-
-    for my $line (@lines) {
-        my ($name, $value) = split /: /, $line, 2;
-        $headers{lc $name} = exists $headers{lc $name}
-                             ? "$headers{lc $name}, $value" : $value;
-    }
-
-    my $body = read_bytes($c, \$buffer, $headers{'content-length'} // 0)
-               // return undef;
-
-    return { method => $method, uri => $uri, headers => \%headers,
-             body => $body,
-             keep => $first =~ m{HTTP/1\.1$} && !$headers{connection} };
-}
-
 sub answer_http {
     my ($c, $request) = @_;
     my $connection = $request->{keep} ? 'keep-alive' : 'close';
@@ -573,58 +474,6 @@ sub answer_http {
 sub answer_cgi {
     my ($c) = @_;
     $c->syswrite("Status: 200 OK\r\nContent-Type: text/plain\r\n\r\nok");
-}
-
-# a packet of pairs, all with their lengths, then the body
-
-sub read_uwsgi {
-    my ($c) = @_;
-    my $buffer = '';
-
-    my $head = read_bytes($c, \$buffer, 4) // return undef;
-    my (undef, $size) = unpack 'CvC', $head;
-    my $packet = read_bytes($c, \$buffer, $size) // return undef;
-    my %params = unpack '(v/a)*', $packet;
-
-    return cgi_request($c, \$buffer, %params);
-}
-
-# a netstring of names and values, then the body
-
-sub read_scgi {
-    my ($c) = @_;
-    my $buffer = '';
-
-    my $size = read_until($c, \$buffer, ':') // return undef;
-    chop $size;
-    my $packet = read_bytes($c, \$buffer, $size + 1) // return undef;
-    my %params = $packet =~ /\G([^\0]*)\0([^\0]*)\0/g;
-
-    return cgi_request($c, \$buffer, %params);
-}
-
-sub cgi_request {
-    my ($c, $buffer, %params) = @_;
-
-    my $body = read_bytes($c, $buffer, $params{CONTENT_LENGTH})
-               // return undef;
-
-    return { method => $params{REQUEST_METHOD}, uri => $params{REQUEST_URI},
-             headers => cgi_headers(%params), body => $body };
-}
-
-sub cgi_headers {
-    my (%params) = @_;
-    my %headers;
-
-    for my $name (keys %params) {
-        my ($header) = $name =~ /^(?:HTTP_)?(X_\w+|CONTENT_\w+|COOKIE)$/
-            or next;
-        $header =~ tr/A-Z_/a-z-/;
-        $headers{$header} = $params{$name};
-    }
-
-    return \%headers;
 }
 
 # one line a request: values are bytes, the body is base64
@@ -654,18 +503,11 @@ sub got {
 }
 
 
-# PHP-FPM, with a configuration and a directory of its own, unprivileged
+# A script that writes what it gets.
 
 sub start_php {
-    my ($fpm) = grep { -x } glob '/usr/sbin/php-fpm*';
-    return 0 if !$with{fastcgi} || !$fpm;
-
-    my $dir = "$p/php";
-    my $user = $t->worker_user();
-    my @ids = defined $user ? (getpwnam $user)[2, 3] : ();
-
-    mkdir $dir;
-    chown @ids, $dir if @ids;
+    return 0 if !$with{fastcgi}
+                || !Test::Peer->php($t, 'pm.max_children' => 2);
 
     $t->write_file('php/store.php', <<'PHP');
 <?php
@@ -677,42 +519,6 @@ file_put_contents($file, json_encode(
 rename($file, $file . '.json');
 http_response_code(201);
 PHP
-
-    $t->write_file('php/fpm.conf', <<"CONF");
-[global]
-daemonize = no
-pid = $dir/fpm.pid
-error_log = $dir/error.log
-
-[www]
-listen = $dir/fpm.sock
-listen.mode = 0666
-pm = static
-pm.max_children = 2
-CONF
-
-    my $pid = fork() // die "fork: $!";
-
-    if ($pid == 0) {
-        if (@ids) {
-            $) = "$ids[1] $ids[1]";
-            $( = $ids[1];
-            POSIX::setuid($ids[0]);
-        }
-
-        $SIG{$_} = 'DEFAULT' for qw(PIPE INT TERM HUP);
-        open STDIN, '<', '/dev/null';
-        open STDOUT, '>', "$dir/output";
-        open STDERR, '>&', \*STDOUT;
-        exec $fpm, '-n', '-F', '-y', "$dir/fpm.conf" or POSIX::_exit(127);
-    }
-
-    push @children, $pid;
-
-    $t->wait_for(sub { -S "$dir/fpm.sock" }, 10, 'php-fpm') or do {
-        diag($t->read_file("$dir/output"), $t->read_file("$dir/error.log"));
-        fail('php-fpm starts');
-    };
 
     return 1;
 }
@@ -743,7 +549,7 @@ sub start_dns {
     my $socket = IO::Socket::INET->new(LocalAddr => '127.0.0.1',
                                        Proto => 'udp') or die "udp: $!";
 
-    child(sub {
+    Test::Peer->process(sub {
         while (1) {
             my $from = $socket->recv(my $query, 512) or next;
 
