@@ -15,6 +15,7 @@
 #include "ngx_http_taptalent_conf.h"
 #include "ngx_http_taptalent_check.h"
 #include "ngx_http_taptalent_process.h"
+#include "ngx_http_taptalent_deliver.h"
 
 
 /*

@@ -15,7 +15,7 @@
 #include "ngx_http_taptalent_line.h"
 #include "ngx_http_taptalent_signature.h"
 #include "ngx_http_taptalent_commit.h"
-#include "ngx_http_taptalent_queue.h"
+#include "ngx_http_taptalent_forward.h"
 #include "ngx_http_taptalent_zone.h"
 
 
@@ -121,7 +121,7 @@ typedef struct {
     ngx_http_taptalent_event_t    event;
     ngx_http_taptalent_waiter_t   waiter;
     ngx_str_t                     answer;    /* of a filter, or empty */
-    ngx_http_taptalent_delivery_t  *delivery;    /* that it is, or NULL */
+    struct ngx_http_taptalent_delivery_s  *delivery; /* it is one, or NULL */
     unsigned                      failed:1;  /* a value could not be had */
 } ngx_http_taptalent_ctx_t;
 

@@ -9,6 +9,7 @@
 #include <ngx_http.h>
 #include "ngx_http_taptalent_respond.h"
 #include "ngx_http_taptalent_request.h"
+#include "ngx_http_taptalent_deliver.h"
 
 
 /* The answer: one word and one status for each outcome. */
