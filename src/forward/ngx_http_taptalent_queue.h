@@ -192,7 +192,7 @@ struct ngx_http_taptalent_queue_s {
 };
 
 
-/* the files: ngx_http_taptalent_work.c */
+/* the files: ngx_http_taptalent_queue_task.c */
 
 ngx_int_t ngx_http_taptalent_work_init(ngx_http_taptalent_queue_t *q);
 
@@ -214,7 +214,7 @@ ngx_http_taptalent_item_t *ngx_http_taptalent_take_line(
 void ngx_http_taptalent_work_start(ngx_http_taptalent_queue_t *q);
 
 
-/* the events: ngx_http_taptalent_schedule.c */
+/* the events: ngx_http_taptalent_attempt.c */
 
 /*
  * An item of a line of the spool, which is in the pool.  The item owns the

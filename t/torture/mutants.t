@@ -69,12 +69,12 @@ my @mutants = (
       to => 'ngx_http_taptalent_commit_wake(&waiters, rc ? NGX_OK : rc);',
       test => 'writeback', env => { TEST_WRITEBACKS => 1 } },
 
-    { name => 'another line is noted', file => 'work',
+    { name => 'another line is noted', file => 'queue_task',
       from => 'NGX_HTTP_TAPTALENT_DONE_FORMAT, item->line)',
       to => 'NGX_HTTP_TAPTALENT_DONE_FORMAT, item->line + 1)',
       test => 'forward_faults', env => { TEST_ONLY => 'sidecar' } },
 
-    { name => 'a line is not noted', file => 'work',
+    { name => 'a line is not noted', file => 'queue_task',
       from => 'if (text) {', to => 'if (text && item->line > 1) {',
       test => '../handover', env => {}, figure => undef,
       fails => 'each once' },
@@ -84,7 +84,7 @@ my @mutants = (
       to => 'r->done[line / 8] = 0xff;',
       test => 'forward_faults', env => { TEST_ONLY => 'sidecar' } },
 
-    { name => 'a dead letter without its commit', file => 'work',
+    { name => 'a dead letter without its commit', file => 'queue_task',
       from => 'item->rc = NGX_OK; if (item->dead.len) {',
       to => 'item->rc = NGX_OK; if (0) {',
       test => 'delivery_calls', env => { TEST_ONLY => 'kill' } },
@@ -116,23 +116,23 @@ my @mutants = (
       test => '../forward_complete', env => {}, figure => undef,
       fails => 'fastcgi-off, no end: not delivered' },
 
-    { name => 'a 500 is a receipt', file => 'schedule',
+    { name => 'a 500 is a receipt', file => 'attempt',
       from => 'd->status >= 200 && d->status < 300',
       to => '((d->status >= 200 && d->status < 300) || d->status == 500)',
       test => 'forward_faults', env => { TEST_ONLY => 'application' } },
 
-    { name => 'a receipt confirms nothing', file => 'schedule',
+    { name => 'a receipt confirms nothing', file => 'attempt',
       from => 'd->status < 300 && !d->unconfirmed', to => 'd->status < 300',
       test => '../confirm', env => {}, figure => undef,
       fails => 'buffered: twice no' },
 
-    { name => 'an event counts each time that it fails', file => 'schedule',
+    { name => 'an event counts each time that it fails', file => 'attempt',
       from => 'if (d->connected && item->run == 0) {',
       to => 'if (d->connected) {', test => '../forward_health',
       env => { TEST_ONLY => 'one' },
       figure => undef, fails => 'the destination is not down' },
 
-    { name => 'a probe takes what has failed', file => 'schedule',
+    { name => 'a probe takes what has failed', file => 'attempt',
       from => 'if (!ngx_queue_empty(&dest->fresh)) {',
       to => 'if (!ngx_queue_empty(&dest->fresh)
                  && ngx_queue_empty(&dest->failed)) {',
