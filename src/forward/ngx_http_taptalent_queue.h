@@ -244,6 +244,29 @@ void ngx_http_taptalent_wait(ngx_http_taptalent_item_t *item,
     ngx_msec_t delay);
 
 
+ngx_msec_t ngx_http_taptalent_backoff(ngx_http_taptalent_queue_t *q,
+    ngx_uint_t failures, ngx_uint_t retry_after);
+ngx_http_taptalent_dest_t *ngx_http_taptalent_dest(
+    ngx_http_taptalent_queue_t *q, ngx_str_t *uri);
+void ngx_http_taptalent_dest_failed(ngx_http_taptalent_dest_t *dest,
+    ngx_http_taptalent_item_t *item);
+void ngx_http_taptalent_dest_try(ngx_http_taptalent_dest_t *dest,
+    ngx_http_taptalent_item_t *item);
+void ngx_http_taptalent_dest_up(ngx_http_taptalent_dest_t *dest);
+void ngx_http_taptalent_forget_file(ngx_http_taptalent_queue_t *q,
+    ngx_http_taptalent_file_t *file);
+void ngx_http_taptalent_insert_name(ngx_rbtree_node_t *temp,
+    ngx_rbtree_node_t *node, ngx_rbtree_node_t *sentinel);
+void ngx_http_taptalent_park(ngx_http_taptalent_item_t *item);
+void ngx_http_taptalent_queue_release(ngx_http_taptalent_queue_t *q);
+void ngx_http_taptalent_queue_run(ngx_event_t *ev);
+void ngx_http_taptalent_read_again(ngx_http_taptalent_queue_t *q,
+    ngx_http_taptalent_file_t *file);
+void ngx_http_taptalent_sent(ngx_http_taptalent_delivery_t *d);
+void ngx_http_taptalent_unload_file(ngx_http_taptalent_queue_t *q,
+    ngx_http_taptalent_file_t *file);
+
+
 /* something has changed: sees what can be done at the end of this turn */
 void ngx_http_taptalent_queue_post(ngx_http_taptalent_queue_t *q);
 

@@ -126,13 +126,13 @@ my @mutants = (
       test => '../confirm', env => {}, figure => undef,
       fails => 'buffered: twice no' },
 
-    { name => 'an event counts each time that it fails', file => 'attempt',
+    { name => 'an event counts each time that it fails', file => 'dest',
       from => 'if (d->connected && item->run == 0) {',
       to => 'if (d->connected) {', test => '../forward_health',
       env => { TEST_ONLY => 'one' },
       figure => undef, fails => 'the destination is not down' },
 
-    { name => 'a probe takes what has failed', file => 'attempt',
+    { name => 'a probe takes what has failed', file => 'dest',
       from => 'if (!ngx_queue_empty(&dest->fresh)) {',
       to => 'if (!ngx_queue_empty(&dest->fresh)
                  && ngx_queue_empty(&dest->failed)) {',

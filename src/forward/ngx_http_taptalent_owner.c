@@ -1,0 +1,450 @@
+
+/*
+ * Copyright (C) the ngx_http_taptalent_webhook_module authors
+ */
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_event.h>
+#include <ngx_http.h>
+#if (NGX_LINUX)
+#include <sys/inotify.h>
+#endif
+#include "ngx_http_taptalent_queue.h"
+
+
+/*
+ * Who forwards: one worker of all has the lock of the spool.  inotify tells it
+ * of files, and a scan of those that nobody told.  A worker that is to leave
+ * ends what is in flight, then unlocks, so that the next one goes on.
+ */
+
+
+#define NGX_HTTP_TAPTALENT_POLL      500      /* ms, for the lock */
+#define NGX_HTTP_TAPTALENT_RESCAN    60000    /* ms, with inotify */
+#define NGX_HTTP_TAPTALENT_SCANNING  1000     /* ms, without */
+
+
+static void ngx_http_taptalent_queue_poll(ngx_event_t *ev);
+static ngx_uint_t ngx_http_taptalent_queue_entered(
+    ngx_http_taptalent_queue_t *q);
+static void ngx_http_taptalent_queue_take(ngx_http_taptalent_queue_t *q);
+static void ngx_http_taptalent_queue_watch(ngx_http_taptalent_queue_t *q);
+static void ngx_http_taptalent_queue_notified(ngx_event_t *ev);
+static void ngx_http_taptalent_queue_drain(ngx_http_taptalent_queue_t *q);
+static void ngx_http_taptalent_queue_hold(ngx_event_t *ev);
+
+
+ngx_int_t
+ngx_http_taptalent_queue_init(ngx_http_taptalent_commit_t *commit,
+    ngx_http_taptalent_forward_t *forward, ngx_cycle_t *cycle)
+{
+    ngx_core_conf_t             *ccf;
+    ngx_http_taptalent_queue_t  *q;
+
+    q = ngx_pcalloc(cycle->pool, sizeof(ngx_http_taptalent_queue_t));
+    if (q == NULL) {
+        return NGX_ERROR;
+    }
+
+    q->ident[3] = (void *) -1;
+    q->commit = commit;
+    q->spool = commit ? &commit->spool : NULL;
+    q->forward = forward;
+    q->cycle = cycle;
+    q->log = cycle->log;
+    q->again = ngx_current_msec;
+    q->lock = NGX_INVALID_FILE;
+
+    /* what a timer of a millisecond takes */
+
+    ccf = (ngx_core_conf_t *) ngx_get_conf(cycle->conf_ctx, ngx_core_module);
+    q->tick = (uint64_t) ngx_max(ccf->timer_resolution, 1) * 1000;
+
+    ngx_queue_init(&q->loaded);
+    ngx_queue_init(&q->ended);
+    ngx_queue_init(&q->unsettled);
+    ngx_queue_init(&q->fresh);
+    ngx_queue_init(&q->ready);
+    ngx_queue_init(&q->flying);
+    ngx_queue_init(&q->finished);
+
+    q->poll.handler = ngx_http_taptalent_queue_poll;
+    q->poll.data = q;
+    q->poll.log = q->log;
+    q->poll.cancelable = 1;
+
+    q->hold.handler = ngx_http_taptalent_queue_hold;
+    q->hold.data = q;
+    q->hold.log = q->log;
+
+    q->run.handler = ngx_http_taptalent_queue_run;
+    q->run.data = q;
+    q->run.log = q->log;
+
+    q->pause.handler = ngx_http_taptalent_queue_run;
+    q->pause.data = q;
+    q->pause.log = q->log;
+    q->pause.cancelable = 1;
+
+    forward->q = q;
+
+    if (commit == NULL) {
+        ngx_http_taptalent_zone_tell(forward->stats, 0);
+        return NGX_OK;
+    }
+
+    if (ngx_http_taptalent_work_init(q) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    ngx_add_timer(&q->poll, 1);
+
+    return NGX_OK;
+}
+
+
+/* without the lock: tries to get it; with it: looks for what nobody told */
+
+static void
+ngx_http_taptalent_queue_poll(ngx_event_t *ev)
+{
+    ngx_msec_t                   rescan;
+    ngx_http_taptalent_queue_t  *q;
+
+    q = ev->data;
+
+    if (ngx_exiting || ngx_terminate) {
+        ngx_http_taptalent_queue_drain(q);
+        return;
+    }
+
+    if (!q->owner && !q->draining) {
+        ngx_http_taptalent_queue_take(q);
+
+    } else if (!q->spool->opened) {
+        (void) ngx_http_taptalent_queue_entered(q);
+    }
+
+    if (q->owner) {
+        rescan = q->notify ? NGX_HTTP_TAPTALENT_RESCAN
+                           : NGX_HTTP_TAPTALENT_SCANNING;
+
+        if (ngx_current_msec - q->scanned >= rescan) {
+            q->rescan = 1;
+        }
+
+        q->resettle = 1;
+
+        /* where ngx_msec_t has 32 bits, long ago looks like the future */
+
+        if ((ngx_msec_int_t) (q->again - ngx_current_msec) < 0) {
+            q->again = ngx_current_msec;
+        }
+
+        if (q->rescan || q->npending || !ngx_queue_empty(&q->loaded)
+            || !ngx_queue_empty(&q->unsettled))
+        {
+            ngx_http_taptalent_queue_post(q);
+        }
+    }
+
+    ngx_add_timer(ev, NGX_HTTP_TAPTALENT_POLL);
+}
+
+
+/*
+ * What could not be opened when the worker began is tried again, whether or
+ * not events come.  A disk that is too full for our lock can be forwarded from.
+ */
+
+static ngx_uint_t
+ngx_http_taptalent_queue_entered(ngx_http_taptalent_queue_t *q)
+{
+    ngx_http_taptalent_commit_t  *c;
+
+    c = q->commit;
+
+    if (!c->spool.opened && !c->broken
+        && (ngx_msec_int_t) (c->probe - ngx_current_msec) <= 0)
+    {
+        (void) ngx_http_taptalent_commit_open(c);
+    }
+
+    return c->spool.entered;
+}
+
+
+static void
+ngx_http_taptalent_queue_take(ngx_http_taptalent_queue_t *q)
+{
+    ngx_http_taptalent_spool_error_t  error;
+
+    if (!ngx_http_taptalent_queue_entered(q)) {
+        return;
+    }
+
+    q->lock = ngx_http_taptalent_spool_take(q->spool, &error);
+
+    if (q->lock == NGX_DECLINED) {
+        return;
+    }
+
+    if (q->lock == NGX_ERROR) {
+
+        if (q->broken) {
+            return;
+        }
+
+        q->broken = 1;
+
+        if (error.err == NGX_EACCES) {
+            ngx_log_error(NGX_LOG_CRIT, q->log, error.err,
+                          "%s \"%V/%s/forward.lock\" failed, nothing is "
+                          "forwarded: if the files are another user's, run "
+                          "\"chown -R %ui %V/*\"", error.call,
+                          &q->spool->path, error.dir, (ngx_uint_t) geteuid(),
+                          &q->spool->path);
+            return;
+        }
+
+        ngx_log_error(NGX_LOG_CRIT, q->log, error.err,
+                      "%s \"%V/%s/forward.lock\" failed, nothing is forwarded",
+                      error.call, &q->spool->path, error.dir);
+        return;
+    }
+
+    q->broken = 0;
+    q->owner = 1;
+    q->rescan = 1;
+
+    ngx_http_taptalent_zone_forwards(q->forward->stats);
+
+    ngx_log_error(NGX_LOG_NOTICE, q->log, 0,
+                  "this worker forwards \"%V\"", &q->spool->path);
+
+    ngx_http_taptalent_queue_watch(q);
+    ngx_http_taptalent_queue_post(q);
+}
+
+
+/*
+ * The connection is idle, so that the core calls its handler when the worker
+ * is to leave.
+ */
+
+static void
+ngx_http_taptalent_queue_watch(ngx_http_taptalent_queue_t *q)
+{
+#if (NGX_LINUX)
+
+    int                fd;
+    ngx_connection_t  *c;
+
+    fd = inotify_init1(IN_NONBLOCK|IN_CLOEXEC);
+
+    if (fd == -1
+        || inotify_add_watch(fd,
+                (char *) q->spool->dirs[NGX_HTTP_TAPTALENT_NEW]->name.data,
+                IN_MOVED_TO|IN_CLOSE_WRITE|IN_ONLYDIR)
+           == -1)
+    {
+        ngx_log_error(NGX_LOG_WARN, q->log, ngx_errno,
+                      "inotify of \"%V/new\" failed, it is scanned instead",
+                      &q->spool->path);
+        goto failed;
+    }
+
+    c = ngx_get_connection(fd, q->log);
+    if (c == NULL) {
+        goto failed;
+    }
+
+    c->data = q;
+    c->log = q->log;
+    c->idle = 1;
+    c->recv = ngx_recv;
+    c->read->log = q->log;
+    c->write->log = q->log;
+    c->read->handler = ngx_http_taptalent_queue_notified;
+
+    if (ngx_add_event(c->read, NGX_READ_EVENT, NGX_LEVEL_EVENT) != NGX_OK) {
+        ngx_free_connection(c);
+        goto failed;
+    }
+
+    q->notify = c;
+    return;
+
+failed:
+
+    if (fd != -1) {
+        (void) close(fd);
+    }
+
+#endif
+}
+
+
+static void
+ngx_http_taptalent_queue_notified(ngx_event_t *ev)
+{
+#if (NGX_LINUX)
+
+    char                        *p, *last;
+    ssize_t                      n;
+    ngx_connection_t            *c;
+    struct inotify_event        *in;
+    ngx_http_taptalent_queue_t  *q;
+    char                         buf[8192]
+                               __attribute__((aligned(sizeof(uint64_t))));
+
+    c = ev->data;
+    q = c->data;
+
+    if (c->close) {
+        c->close = 0;
+        ngx_http_taptalent_queue_drain(q);
+        return;
+    }
+
+    n = read(c->fd, buf, sizeof(buf));
+
+    if (n <= 0) {
+        return;
+    }
+
+    last = buf + n;
+
+    for (p = buf; p < last; p += sizeof(struct inotify_event) + in->len) {
+
+        in = (struct inotify_event *) p;
+
+        if (in->mask & IN_Q_OVERFLOW) {
+            q->rescan = 1;
+            continue;
+        }
+
+        if (in->len) {
+            ngx_http_taptalent_queue_name(q, (u_char *) in->name, 1);
+        }
+    }
+
+    ngx_http_taptalent_queue_post(q);
+
+#endif
+}
+
+
+static void
+ngx_http_taptalent_queue_drain(ngx_http_taptalent_queue_t *q)
+{
+    ngx_core_conf_t  *ccf;
+
+    if (q->draining) {
+        return;
+    }
+
+    q->draining = 1;
+
+    ccf = (ngx_core_conf_t *) ngx_get_conf(q->cycle->conf_ctx,
+                                           ngx_core_module);
+
+    q->deadline = ccf->shutdown_timeout
+                  ? ngx_current_msec + ccf->shutdown_timeout : 0;
+
+    /* not posted: a worker with no timer left ends before posted events run */
+
+    ngx_http_taptalent_queue_run(&q->run);
+}
+
+
+/*
+ * As long as something is in flight, a worker stays.  worker_shutdown_timeout
+ * ends the connections of the core only, so that ours are ended here.
+ */
+
+static void
+ngx_http_taptalent_queue_hold(ngx_event_t *ev)
+{
+    ngx_queue_t                 *p, *next;
+    ngx_http_taptalent_item_t   *item;
+    ngx_http_taptalent_queue_t  *q;
+
+    q = ev->data;
+
+    if (ngx_exiting) {
+        ngx_http_taptalent_queue_drain(q);
+    }
+
+    if (q->draining && q->deadline
+        && (ngx_msec_int_t) (q->deadline - ngx_current_msec) <= 0)
+    {
+        if (q->spool == NULL && q->items) {
+            ngx_log_error(NGX_LOG_CRIT, q->log, 0,
+                          "%ui events are lost, that were acknowledged "
+                          "from memory, at \"worker_shutdown_timeout\"",
+                          q->items);
+        }
+
+        for (p = ngx_queue_head(&q->flying);
+             p != ngx_queue_sentinel(&q->flying);
+             p = next)
+        {
+            next = ngx_queue_next(p);
+
+            item = ngx_queue_data(p, ngx_http_taptalent_item_t, queue);
+
+            if (ngx_http_taptalent_delivery_blocked(&item->delivery)) {
+                continue;
+            }
+
+            ngx_http_taptalent_item_landed(item);
+            q->inflight--;
+
+            ngx_http_taptalent_delivery_free(&item->delivery);
+            ngx_http_taptalent_free_item(item);
+        }
+
+        if (q->spool == NULL) {
+            q->lost = 1;
+            return;
+        }
+    }
+
+    ngx_http_taptalent_queue_post(q);
+}
+
+
+/* at once, not when the worker finally ends: the next one waits for it */
+
+void
+ngx_http_taptalent_queue_release(ngx_http_taptalent_queue_t *q)
+{
+    ngx_connection_t  *c;
+
+    if (!q->owner) {
+        return;
+    }
+
+    q->owner = 0;
+
+    if (q->scan.dir) {
+        (void) closedir(q->scan.dir);
+        q->scan.dir = NULL;
+    }
+
+    (void) ngx_close_file(q->lock);
+
+    c = q->notify;
+
+    if (c) {
+        q->notify = NULL;
+
+        ngx_close_connection(c);
+    }
+
+    ngx_log_error(NGX_LOG_NOTICE, q->log, 0,
+                  "this worker forwards \"%V\" no longer", &q->spool->path);
+}
