@@ -17,21 +17,32 @@
  */
 
 
-static void ngx_http_taptalent_failed(ngx_http_taptalent_item_t *item);
-static void ngx_http_taptalent_bury(ngx_http_taptalent_item_t *item,
+static void ngx_http_taptalent_attempt_landed(ngx_http_taptalent_item_t *item);
+static void ngx_http_taptalent_attempt_done(ngx_http_taptalent_delivery_t *d);
+static void ngx_http_taptalent_attempt_failed(ngx_http_taptalent_item_t *item);
+static void ngx_http_taptalent_attempt_give_up(ngx_http_taptalent_item_t *item,
     ngx_http_taptalent_reason_e reason);
-static void ngx_http_taptalent_finish(ngx_http_taptalent_item_t *item);
+static void ngx_http_taptalent_attempt_finish(ngx_http_taptalent_item_t *item);
+static void ngx_http_taptalent_attempt_settled(
+    ngx_http_taptalent_item_t *item);
 
 
 /* in the order of ngx_http_taptalent_reason_e */
 
-static const char  *ngx_http_taptalent_reasons[] = {
+static const char  *ngx_http_taptalent_attempt_reasons[] = {
     "permanent", "max_age"
 };
 
 
 void
-ngx_http_taptalent_send(ngx_http_taptalent_item_t *item)
+ngx_http_taptalent_attempt_init(ngx_http_taptalent_queue_t *q)
+{
+    q->settled = ngx_http_taptalent_attempt_settled;
+}
+
+
+void
+ngx_http_taptalent_attempt_send(ngx_http_taptalent_item_t *item)
 {
     ngx_http_taptalent_dest_t   *dest;
     ngx_http_taptalent_queue_t  *q;
@@ -39,15 +50,17 @@ ngx_http_taptalent_send(ngx_http_taptalent_item_t *item)
     q = item->owner;
 
     item->delivery.attempt++;
+    item->delivery.handler = ngx_http_taptalent_attempt_done;
+    item->delivery.data = item;
 
     if (ngx_http_taptalent_delivery_create(&item->delivery, q->log) != NGX_OK)
     {
         item->delivery.attempt--;
-        ngx_http_taptalent_wait(item, 1000);
+        ngx_http_taptalent_item_wait(item, 1000);
         return;
     }
 
-    dest = ngx_http_taptalent_dest(q, &item->delivery.uri);
+    dest = ngx_http_taptalent_dest_find(q, &item->delivery.uri);
 
     if (item->dest != dest) {
         item->dest = dest;
@@ -62,7 +75,7 @@ ngx_http_taptalent_send(ngx_http_taptalent_item_t *item)
             ngx_http_taptalent_delivery_free(&item->delivery);
             item->delivery.attempt--;
 
-            ngx_http_taptalent_park(item);
+            ngx_http_taptalent_dest_park(item);
             return;
         }
 
@@ -78,7 +91,34 @@ ngx_http_taptalent_send(ngx_http_taptalent_item_t *item)
 
 
 void
-ngx_http_taptalent_item_landed(ngx_http_taptalent_item_t *item)
+ngx_http_taptalent_attempt_break_off(ngx_http_taptalent_queue_t *q)
+{
+    ngx_queue_t                *p, *next;
+    ngx_http_taptalent_item_t  *item;
+
+    for (p = ngx_queue_head(&q->flying);
+         p != ngx_queue_sentinel(&q->flying);
+         p = next)
+    {
+        next = ngx_queue_next(p);
+
+        item = ngx_queue_data(p, ngx_http_taptalent_item_t, queue);
+
+        if (ngx_http_taptalent_delivery_blocked(&item->delivery)) {
+            continue;
+        }
+
+        ngx_http_taptalent_attempt_landed(item);
+        q->inflight--;
+
+        ngx_http_taptalent_delivery_free(&item->delivery);
+        ngx_http_taptalent_item_free(item);
+    }
+}
+
+
+static void
+ngx_http_taptalent_attempt_landed(ngx_http_taptalent_item_t *item)
 {
     ngx_queue_remove(&item->queue);
 
@@ -90,8 +130,8 @@ ngx_http_taptalent_item_landed(ngx_http_taptalent_item_t *item)
 }
 
 
-void
-ngx_http_taptalent_sent(ngx_http_taptalent_delivery_t *d)
+static void
+ngx_http_taptalent_attempt_done(ngx_http_taptalent_delivery_t *d)
 {
     ngx_http_taptalent_item_t   *item;
     ngx_http_taptalent_queue_t  *q;
@@ -99,7 +139,7 @@ ngx_http_taptalent_sent(ngx_http_taptalent_delivery_t *d)
     item = d->data;
     q = item->owner;
 
-    ngx_http_taptalent_item_landed(item);
+    ngx_http_taptalent_attempt_landed(item);
 
     if (d->timed_out && item->dest) {
         ngx_http_taptalent_zone_count(item->dest->stats, timeouts, 1);
@@ -111,14 +151,14 @@ ngx_http_taptalent_sent(ngx_http_taptalent_delivery_t *d)
             ngx_http_taptalent_dest_up(item->dest);
         }
 
-        ngx_http_taptalent_attempt(item, NGX_HTTP_TAPTALENT_DELIVERED);
+        ngx_http_taptalent_dest_count(item, NGX_HTTP_TAPTALENT_DELIVERED);
         ngx_http_taptalent_zone_delivered(q->forward->zone, q->forward->stats,
                                           &d->event.received);
 
-        ngx_http_taptalent_finish(item);
+        ngx_http_taptalent_attempt_finish(item);
 
     } else {
-        ngx_http_taptalent_failed(item);
+        ngx_http_taptalent_attempt_failed(item);
     }
 
     ngx_http_taptalent_queue_post(q);
@@ -126,7 +166,7 @@ ngx_http_taptalent_sent(ngx_http_taptalent_delivery_t *d)
 
 
 static void
-ngx_http_taptalent_failed(ngx_http_taptalent_item_t *item)
+ngx_http_taptalent_attempt_failed(ngx_http_taptalent_item_t *item)
 {
     time_t                          age;
     ngx_uint_t                      i, *status;
@@ -152,7 +192,8 @@ ngx_http_taptalent_failed(ngx_http_taptalent_item_t *item)
                 ngx_http_taptalent_dest_up(dest);
             }
 
-            ngx_http_taptalent_bury(item, NGX_HTTP_TAPTALENT_PERMANENT);
+            ngx_http_taptalent_attempt_give_up(item,
+                                               NGX_HTTP_TAPTALENT_PERMANENT);
             return;
         }
     }
@@ -172,33 +213,33 @@ ngx_http_taptalent_failed(ngx_http_taptalent_item_t *item)
     age = item->age + (time_t) ((ngx_current_msec - item->created) / 1000);
 
     if (age >= retry->max_age) {
-        ngx_http_taptalent_bury(item, NGX_HTTP_TAPTALENT_MAX_AGE);
+        ngx_http_taptalent_attempt_give_up(item, NGX_HTTP_TAPTALENT_MAX_AGE);
         return;
     }
 
-    ngx_http_taptalent_attempt(item, NGX_HTTP_TAPTALENT_RETRY);
+    ngx_http_taptalent_dest_count(item, NGX_HTTP_TAPTALENT_RETRY);
 
     q->inflight--;
 
-    delay = ngx_http_taptalent_backoff(q, d->attempt, d->retry_after);
+    delay = ngx_http_taptalent_dest_backoff(q, d->attempt, d->retry_after);
 
     if (dest && dest->down) {
 
         item->next = ngx_current_msec + delay;
         item->asked = (d->retry_after > 0);
 
-        ngx_http_taptalent_park(item);
+        ngx_http_taptalent_dest_park(item);
         return;
     }
 
-    ngx_http_taptalent_wait(item, delay);
+    ngx_http_taptalent_item_wait(item, delay);
 }
 
 
 /* the line, with the reason before the payload, is a file that can be sent */
 
 static void
-ngx_http_taptalent_bury(ngx_http_taptalent_item_t *item,
+ngx_http_taptalent_attempt_give_up(ngx_http_taptalent_item_t *item,
     ngx_http_taptalent_reason_e reason)
 {
     u_char                      *p;
@@ -208,7 +249,7 @@ ngx_http_taptalent_bury(ngx_http_taptalent_item_t *item,
     q = item->owner;
 
     if (q->spool == NULL) {
-        ngx_http_taptalent_attempt(item, NGX_HTTP_TAPTALENT_GIVEN_UP);
+        ngx_http_taptalent_dest_count(item, NGX_HTTP_TAPTALENT_GIVEN_UP);
         ngx_http_taptalent_zone_count(q->forward->stats, dead[reason], 1);
 
         ngx_log_error(NGX_LOG_ERR, q->log, 0,
@@ -217,19 +258,19 @@ ngx_http_taptalent_bury(ngx_http_taptalent_item_t *item,
                       &item->delivery.event.name, &item->delivery.event.id,
                       item->delivery.status, item->delivery.attempt);
 
-        ngx_http_taptalent_finish(item);
+        ngx_http_taptalent_attempt_finish(item);
         return;
     }
 
-    why = ngx_http_taptalent_reasons[reason];
+    why = ngx_http_taptalent_attempt_reasons[reason];
 
     p = ngx_alloc(ngx_http_taptalent_line_dead_len(&item->text, why), q->log);
 
     if (p == NULL) {
-        ngx_http_taptalent_attempt(item, NGX_HTTP_TAPTALENT_RETRY);
+        ngx_http_taptalent_dest_count(item, NGX_HTTP_TAPTALENT_RETRY);
 
         q->inflight--;
-        ngx_http_taptalent_wait(item, q->forward->retry.max);
+        ngx_http_taptalent_item_wait(item, q->forward->retry.max);
         return;
     }
 
@@ -245,20 +286,59 @@ ngx_http_taptalent_bury(ngx_http_taptalent_item_t *item,
 
     item->dead.len = p - item->dead.data;
 
-    ngx_http_taptalent_finish(item);
+    ngx_http_taptalent_attempt_finish(item);
 }
 
 
 /* it counts as in flight until the spool knows */
 
 static void
-ngx_http_taptalent_finish(ngx_http_taptalent_item_t *item)
+ngx_http_taptalent_attempt_finish(ngx_http_taptalent_item_t *item)
 {
     if (item->owner->spool == NULL) {
         item->owner->inflight--;
-        ngx_http_taptalent_free_item(item);
+        ngx_http_taptalent_item_free(item);
         return;
     }
 
     ngx_queue_insert_tail(&item->owner->finished, &item->queue);
+}
+
+
+/* a handler of the work on the disk: the spool knows, or dead/ has failed */
+
+static void
+ngx_http_taptalent_attempt_settled(ngx_http_taptalent_item_t *item)
+{
+    ngx_http_taptalent_queue_t  *q;
+
+    q = item->owner;
+
+    q->inflight--;
+
+    if (item->rc != NGX_OK) {
+
+        ngx_http_taptalent_dest_count(item, NGX_HTTP_TAPTALENT_RETRY);
+
+        item->dead.len = 0;
+        ngx_free(item->dead.data);
+        item->dead.data = NULL;
+
+        ngx_http_taptalent_item_wait(item, q->forward->retry.max);
+        return;
+    }
+
+    if (item->dead.len) {
+        ngx_http_taptalent_dest_count(item, NGX_HTTP_TAPTALENT_GIVEN_UP);
+        ngx_http_taptalent_zone_count(q->forward->stats, dead[item->reason], 1);
+
+        ngx_log_error(NGX_LOG_ERR, q->log, 0,
+                      "event \"%V\", id %V, is given up with status "
+                      "%ui after %ui attempts and is in \"%V/dead\"",
+                      &item->delivery.event.name, &item->delivery.event.id,
+                      item->delivery.status, item->delivery.attempt,
+                      &q->spool->path);
+    }
+
+    ngx_http_taptalent_item_free(item);
 }

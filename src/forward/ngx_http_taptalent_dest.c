@@ -43,10 +43,8 @@ static void ngx_http_taptalent_dest_arm(ngx_http_taptalent_dest_t *dest);
 static void ngx_http_taptalent_dest_timer(ngx_event_t *ev);
 
 
-/* NULL without memory, or if there are too many to be told apart */
-
 ngx_http_taptalent_dest_t *
-ngx_http_taptalent_dest(ngx_http_taptalent_queue_t *q, ngx_str_t *uri)
+ngx_http_taptalent_dest_find(ngx_http_taptalent_queue_t *q, ngx_str_t *uri)
 {
     u_char                     *args;
     ngx_str_t                   path;
@@ -108,7 +106,7 @@ ngx_http_taptalent_dest(ngx_http_taptalent_queue_t *q, ngx_str_t *uri)
 /* waits for its destination, which is down */
 
 void
-ngx_http_taptalent_park(ngx_http_taptalent_item_t *item)
+ngx_http_taptalent_dest_park(ngx_http_taptalent_item_t *item)
 {
     ngx_http_taptalent_dest_t  *dest;
 
@@ -173,7 +171,7 @@ ngx_http_taptalent_dest_up(ngx_http_taptalent_dest_t *dest)
         left = (ngx_msec_int_t) (item->next - ngx_current_msec);
 
         if (left > 0) {
-            ngx_http_taptalent_wait(item, left);
+            ngx_http_taptalent_item_wait(item, left);
 
         } else {
             ngx_http_taptalent_item_ready(item);
@@ -192,6 +190,7 @@ void
 ngx_http_taptalent_dest_failed(ngx_http_taptalent_dest_t *dest,
     ngx_http_taptalent_item_t *item)
 {
+    ngx_msec_t                      delay;
     ngx_uint_t                      itself;
     ngx_http_taptalent_delivery_t  *d;
 
@@ -220,9 +219,9 @@ ngx_http_taptalent_dest_failed(ngx_http_taptalent_dest_t *dest,
         dest->reached = (d->connected && (itself || d->retry_after == 0));
 
         if (d->connected && !dest->reached) {
-            ngx_http_taptalent_dest_probe(dest,
-                              ngx_http_taptalent_backoff(dest->owner, 1,
-                                                         d->retry_after));
+            delay = ngx_http_taptalent_dest_backoff(dest->owner, 1,
+                                                    d->retry_after);
+            ngx_http_taptalent_dest_probe(dest, delay);
         }
 
         ngx_http_taptalent_dest_log(dest, d, dest->reached ? NGX_LOG_DEBUG
@@ -237,6 +236,7 @@ static void
 ngx_http_taptalent_dest_down(ngx_http_taptalent_dest_t *dest,
     ngx_http_taptalent_item_t *item)
 {
+    ngx_msec_t                      delay;
     ngx_http_taptalent_delivery_t  *d;
 
     d = &item->delivery;
@@ -248,9 +248,10 @@ ngx_http_taptalent_dest_down(ngx_http_taptalent_dest_t *dest,
     dest->tried = ngx_current_msec;
     dest->probe_at = ngx_current_msec;
 
-    ngx_http_taptalent_dest_probe(dest,
-              ngx_http_taptalent_backoff(dest->owner, 1,
-                                         dest->reached ? 0 : d->retry_after));
+    delay = ngx_http_taptalent_dest_backoff(dest->owner, 1,
+                                            dest->reached ? 0
+                                                          : d->retry_after);
+    ngx_http_taptalent_dest_probe(dest, delay);
 
     ngx_http_taptalent_dest_log(dest, d, NGX_LOG_WARN);
 
@@ -293,7 +294,7 @@ ngx_http_taptalent_dest_try(ngx_http_taptalent_dest_t *dest,
     if ((ngx_msec_int_t) (dest->probe_at - ngx_current_msec) <= 0) {
         dest->probes++;
         ngx_http_taptalent_dest_probe(dest,
-                           ngx_http_taptalent_backoff(q, dest->probes, 0));
+                           ngx_http_taptalent_dest_backoff(q, dest->probes, 0));
     }
 
     ngx_http_taptalent_dest_arm(dest);
@@ -415,7 +416,7 @@ ngx_http_taptalent_dest_timer(ngx_event_t *ev)
 /* "equal jitter": half of the delay is certain, half is by chance */
 
 ngx_msec_t
-ngx_http_taptalent_backoff(ngx_http_taptalent_queue_t *q,
+ngx_http_taptalent_dest_backoff(ngx_http_taptalent_queue_t *q,
     ngx_uint_t failures, ngx_uint_t retry_after)
 {
     ngx_msec_t  delay, max;
@@ -441,7 +442,7 @@ ngx_http_taptalent_backoff(ngx_http_taptalent_queue_t *q,
 
 
 void
-ngx_http_taptalent_attempt(ngx_http_taptalent_item_t *item,
+ngx_http_taptalent_dest_count(ngx_http_taptalent_item_t *item,
     ngx_http_taptalent_outcome_e outcome)
 {
     if (item->dest) {

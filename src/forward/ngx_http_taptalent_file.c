@@ -17,12 +17,23 @@
  */
 
 
-static ngx_http_taptalent_file_t *ngx_http_taptalent_find_name(
+static void ngx_http_taptalent_file_insert(ngx_rbtree_node_t *temp,
+    ngx_rbtree_node_t *node, ngx_rbtree_node_t *sentinel);
+static ngx_http_taptalent_file_t *ngx_http_taptalent_file_find(
     ngx_rbtree_t *tree, u_char *name);
 
 
 void
-ngx_http_taptalent_queue_name(ngx_http_taptalent_queue_t *q, u_char *name,
+ngx_http_taptalent_file_init(ngx_http_taptalent_queue_t *q)
+{
+    ngx_rbtree_init(&q->pending, &q->sentinel,
+                    ngx_http_taptalent_file_insert);
+    ngx_rbtree_init(&q->active, &q->sentinel, ngx_http_taptalent_file_insert);
+}
+
+
+void
+ngx_http_taptalent_file_seen(ngx_http_taptalent_queue_t *q, u_char *name,
     ngx_uint_t told)
 {
     size_t                      len;
@@ -31,19 +42,19 @@ ngx_http_taptalent_queue_name(ngx_http_taptalent_queue_t *q, u_char *name,
     len = ngx_strlen(name);
 
     if (!ngx_http_taptalent_spool_name_is_file(name, len)
-        || ngx_http_taptalent_find_name(&q->pending, name))
+        || ngx_http_taptalent_file_find(&q->pending, name))
     {
         return;
     }
 
-    file = ngx_http_taptalent_find_name(&q->active, name);
+    file = ngx_http_taptalent_file_find(&q->active, name);
 
     if (file) {
 
         if (file->idle && !file->touched) {
 
             if (told || file->busy) {
-                ngx_http_taptalent_read_again(q, file);
+                ngx_http_taptalent_file_read_again(q, file);
             }
 
         } else if (told) {
@@ -71,8 +82,8 @@ ngx_http_taptalent_queue_name(ngx_http_taptalent_queue_t *q, u_char *name,
 }
 
 
-void
-ngx_http_taptalent_insert_name(ngx_rbtree_node_t *temp,
+static void
+ngx_http_taptalent_file_insert(ngx_rbtree_node_t *temp,
     ngx_rbtree_node_t *node, ngx_rbtree_node_t *sentinel)
 {
     ngx_rbtree_node_t          **p;
@@ -101,7 +112,7 @@ ngx_http_taptalent_insert_name(ngx_rbtree_node_t *temp,
 
 
 static ngx_http_taptalent_file_t *
-ngx_http_taptalent_find_name(ngx_rbtree_t *tree, u_char *name)
+ngx_http_taptalent_file_find(ngx_rbtree_t *tree, u_char *name)
 {
     ngx_int_t                   rc;
     ngx_rbtree_node_t          *node;
@@ -126,10 +137,8 @@ ngx_http_taptalent_find_name(ngx_rbtree_t *tree, u_char *name)
 }
 
 
-/* nothing is being done with the file: as if its name had just been found */
-
 void
-ngx_http_taptalent_read_again(ngx_http_taptalent_queue_t *q,
+ngx_http_taptalent_file_read_again(ngx_http_taptalent_queue_t *q,
     ngx_http_taptalent_file_t *file)
 {
     ngx_uint_t  busy;
@@ -140,7 +149,7 @@ ngx_http_taptalent_read_again(ngx_http_taptalent_queue_t *q,
         ngx_queue_remove(&file->retry);
     }
 
-    ngx_http_taptalent_unload_file(q, file);
+    ngx_http_taptalent_file_unload(q, file);
 
     ngx_free(file->content.done);
     ngx_free(file->text);
@@ -157,17 +166,17 @@ ngx_http_taptalent_read_again(ngx_http_taptalent_queue_t *q,
 
 
 void
-ngx_http_taptalent_forget_file(ngx_http_taptalent_queue_t *q,
+ngx_http_taptalent_file_forget(ngx_http_taptalent_queue_t *q,
     ngx_http_taptalent_file_t *file)
 {
     if (file->again) {
-        ngx_http_taptalent_read_again(q, file);
+        ngx_http_taptalent_file_read_again(q, file);
         return;
     }
 
     ngx_rbtree_delete(&q->active, &file->node);
 
-    ngx_http_taptalent_unload_file(q, file);
+    ngx_http_taptalent_file_unload(q, file);
 
     ngx_free(file->content.done);
     ngx_free(file->text);
@@ -176,7 +185,7 @@ ngx_http_taptalent_forget_file(ngx_http_taptalent_queue_t *q,
 
 
 void
-ngx_http_taptalent_unload_file(ngx_http_taptalent_queue_t *q,
+ngx_http_taptalent_file_unload(ngx_http_taptalent_queue_t *q,
     ngx_http_taptalent_file_t *file)
 {
     if (file->content.data) {

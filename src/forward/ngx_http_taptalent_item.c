@@ -23,7 +23,7 @@ static void ngx_http_taptalent_item_timer(ngx_event_t *ev);
 /* the text is in the pool, which the item has then, and is an event's line */
 
 ngx_int_t
-ngx_http_taptalent_create_item(ngx_http_taptalent_queue_t *q,
+ngx_http_taptalent_item_create(ngx_http_taptalent_queue_t *q,
     ngx_pool_t *pool, ngx_str_t *text, ngx_http_taptalent_item_t **created)
 {
     ngx_int_t                   rc;
@@ -48,8 +48,6 @@ ngx_http_taptalent_create_item(ngx_http_taptalent_queue_t *q,
     item->delivery.forward = q->forward->uri;
     item->delivery.confirm = q->forward->confirm;
     item->delivery.timeout = q->forward->timeout;
-    item->delivery.handler = ngx_http_taptalent_sent;
-    item->delivery.data = item;
 
     /* from here on it ages by itself: the clock may be set */
 
@@ -84,7 +82,7 @@ ngx_http_taptalent_create_item(ngx_http_taptalent_queue_t *q,
 
 
 void
-ngx_http_taptalent_free_item(ngx_http_taptalent_item_t *item)
+ngx_http_taptalent_item_free(ngx_http_taptalent_item_t *item)
 {
     item->owner->bytes -= item->text.len;
     item->owner->items--;
@@ -109,7 +107,7 @@ ngx_http_taptalent_free_item(ngx_http_taptalent_item_t *item)
  */
 
 ngx_http_taptalent_item_t *
-ngx_http_taptalent_take_line(ngx_http_taptalent_queue_t *q,
+ngx_http_taptalent_item_take(ngx_http_taptalent_queue_t *q,
     ngx_http_taptalent_file_t *file)
 {
     u_char                     *end, *next;
@@ -154,7 +152,7 @@ ngx_http_taptalent_take_line(ngx_http_taptalent_queue_t *q,
             return NULL;
         }
 
-        rc = ngx_http_taptalent_create_item(q, pool, &copy, &item);
+        rc = ngx_http_taptalent_item_create(q, pool, &copy, &item);
 
         if (rc == NGX_ABORT) {
             ngx_destroy_pool(pool);
@@ -194,7 +192,7 @@ ngx_http_taptalent_take_line(ngx_http_taptalent_queue_t *q,
 
     if (file->cursor == end) {
         ngx_queue_remove(&file->queue);
-        ngx_http_taptalent_unload_file(q, file);
+        ngx_http_taptalent_file_unload(q, file);
         file->cursor = NULL;
 
         /* one that a work has is looked at again when that is done */
@@ -225,7 +223,7 @@ ngx_http_taptalent_item_ready(ngx_http_taptalent_item_t *item)
 
 
 void
-ngx_http_taptalent_wait(ngx_http_taptalent_item_t *item, ngx_msec_t delay)
+ngx_http_taptalent_item_wait(ngx_http_taptalent_item_t *item, ngx_msec_t delay)
 {
     item->owner->waiting++;
 
@@ -246,13 +244,4 @@ ngx_http_taptalent_item_timer(ngx_event_t *ev)
 
     ngx_http_taptalent_item_ready(item);
     ngx_http_taptalent_queue_post(q);
-}
-
-
-void
-ngx_http_taptalent_queue_post(ngx_http_taptalent_queue_t *q)
-{
-    if (!q->run.posted) {
-        ngx_post_event(&q->run, &ngx_posted_events);
-    }
 }

@@ -26,14 +26,15 @@
 #define NGX_HTTP_TAPTALENT_SCANNING  1000     /* ms, without */
 
 
-static void ngx_http_taptalent_queue_poll(ngx_event_t *ev);
-static ngx_uint_t ngx_http_taptalent_queue_entered(
+static void ngx_http_taptalent_owner_poll(ngx_event_t *ev);
+static ngx_uint_t ngx_http_taptalent_owner_entered(
     ngx_http_taptalent_queue_t *q);
-static void ngx_http_taptalent_queue_take(ngx_http_taptalent_queue_t *q);
-static void ngx_http_taptalent_queue_watch(ngx_http_taptalent_queue_t *q);
-static void ngx_http_taptalent_queue_notified(ngx_event_t *ev);
-static void ngx_http_taptalent_queue_drain(ngx_http_taptalent_queue_t *q);
-static void ngx_http_taptalent_queue_hold(ngx_event_t *ev);
+static void ngx_http_taptalent_owner_take(ngx_http_taptalent_queue_t *q);
+static void ngx_http_taptalent_owner_watch(ngx_http_taptalent_queue_t *q);
+static void ngx_http_taptalent_owner_notified(ngx_event_t *ev);
+static void ngx_http_taptalent_owner_drain(ngx_http_taptalent_queue_t *q);
+static void ngx_http_taptalent_owner_hold(ngx_event_t *ev);
+static void ngx_http_taptalent_owner_release(ngx_http_taptalent_queue_t *q);
 
 
 ngx_int_t
@@ -70,14 +71,16 @@ ngx_http_taptalent_queue_init(ngx_http_taptalent_commit_t *commit,
     ngx_queue_init(&q->flying);
     ngx_queue_init(&q->finished);
 
-    q->poll.handler = ngx_http_taptalent_queue_poll;
+    q->poll.handler = ngx_http_taptalent_owner_poll;
     q->poll.data = q;
     q->poll.log = q->log;
     q->poll.cancelable = 1;
 
-    q->hold.handler = ngx_http_taptalent_queue_hold;
+    q->hold.handler = ngx_http_taptalent_owner_hold;
     q->hold.data = q;
     q->hold.log = q->log;
+
+    q->drained = ngx_http_taptalent_owner_release;
 
     q->run.handler = ngx_http_taptalent_queue_run;
     q->run.data = q;
@@ -90,12 +93,16 @@ ngx_http_taptalent_queue_init(ngx_http_taptalent_commit_t *commit,
 
     forward->q = q;
 
+    ngx_http_taptalent_attempt_init(q);
+
     if (commit == NULL) {
         ngx_http_taptalent_zone_tell(forward->stats, 0);
         return NGX_OK;
     }
 
-    if (ngx_http_taptalent_work_init(q) != NGX_OK) {
+    ngx_http_taptalent_file_init(q);
+
+    if (ngx_http_taptalent_queue_task_init(q) != NGX_OK) {
         return NGX_ERROR;
     }
 
@@ -108,7 +115,7 @@ ngx_http_taptalent_queue_init(ngx_http_taptalent_commit_t *commit,
 /* without the lock: tries to get it; with it: looks for what nobody told */
 
 static void
-ngx_http_taptalent_queue_poll(ngx_event_t *ev)
+ngx_http_taptalent_owner_poll(ngx_event_t *ev)
 {
     ngx_msec_t                   rescan;
     ngx_http_taptalent_queue_t  *q;
@@ -116,15 +123,15 @@ ngx_http_taptalent_queue_poll(ngx_event_t *ev)
     q = ev->data;
 
     if (ngx_exiting || ngx_terminate) {
-        ngx_http_taptalent_queue_drain(q);
+        ngx_http_taptalent_owner_drain(q);
         return;
     }
 
     if (!q->owner && !q->draining) {
-        ngx_http_taptalent_queue_take(q);
+        ngx_http_taptalent_owner_take(q);
 
     } else if (!q->spool->opened) {
-        (void) ngx_http_taptalent_queue_entered(q);
+        (void) ngx_http_taptalent_owner_entered(q);
     }
 
     if (q->owner) {
@@ -160,7 +167,7 @@ ngx_http_taptalent_queue_poll(ngx_event_t *ev)
  */
 
 static ngx_uint_t
-ngx_http_taptalent_queue_entered(ngx_http_taptalent_queue_t *q)
+ngx_http_taptalent_owner_entered(ngx_http_taptalent_queue_t *q)
 {
     ngx_http_taptalent_commit_t  *c;
 
@@ -177,11 +184,11 @@ ngx_http_taptalent_queue_entered(ngx_http_taptalent_queue_t *q)
 
 
 static void
-ngx_http_taptalent_queue_take(ngx_http_taptalent_queue_t *q)
+ngx_http_taptalent_owner_take(ngx_http_taptalent_queue_t *q)
 {
     ngx_http_taptalent_spool_error_t  error;
 
-    if (!ngx_http_taptalent_queue_entered(q)) {
+    if (!ngx_http_taptalent_owner_entered(q)) {
         return;
     }
 
@@ -224,7 +231,7 @@ ngx_http_taptalent_queue_take(ngx_http_taptalent_queue_t *q)
     ngx_log_error(NGX_LOG_NOTICE, q->log, 0,
                   "this worker forwards \"%V\"", &q->spool->path);
 
-    ngx_http_taptalent_queue_watch(q);
+    ngx_http_taptalent_owner_watch(q);
     ngx_http_taptalent_queue_post(q);
 }
 
@@ -235,7 +242,7 @@ ngx_http_taptalent_queue_take(ngx_http_taptalent_queue_t *q)
  */
 
 static void
-ngx_http_taptalent_queue_watch(ngx_http_taptalent_queue_t *q)
+ngx_http_taptalent_owner_watch(ngx_http_taptalent_queue_t *q)
 {
 #if (NGX_LINUX)
 
@@ -267,7 +274,7 @@ ngx_http_taptalent_queue_watch(ngx_http_taptalent_queue_t *q)
     c->recv = ngx_recv;
     c->read->log = q->log;
     c->write->log = q->log;
-    c->read->handler = ngx_http_taptalent_queue_notified;
+    c->read->handler = ngx_http_taptalent_owner_notified;
 
     if (ngx_add_event(c->read, NGX_READ_EVENT, NGX_LEVEL_EVENT) != NGX_OK) {
         ngx_free_connection(c);
@@ -288,7 +295,7 @@ failed:
 
 
 static void
-ngx_http_taptalent_queue_notified(ngx_event_t *ev)
+ngx_http_taptalent_owner_notified(ngx_event_t *ev)
 {
 #if (NGX_LINUX)
 
@@ -305,7 +312,7 @@ ngx_http_taptalent_queue_notified(ngx_event_t *ev)
 
     if (c->close) {
         c->close = 0;
-        ngx_http_taptalent_queue_drain(q);
+        ngx_http_taptalent_owner_drain(q);
         return;
     }
 
@@ -327,7 +334,7 @@ ngx_http_taptalent_queue_notified(ngx_event_t *ev)
         }
 
         if (in->len) {
-            ngx_http_taptalent_queue_name(q, (u_char *) in->name, 1);
+            ngx_http_taptalent_file_seen(q, (u_char *) in->name, 1);
         }
     }
 
@@ -338,7 +345,7 @@ ngx_http_taptalent_queue_notified(ngx_event_t *ev)
 
 
 static void
-ngx_http_taptalent_queue_drain(ngx_http_taptalent_queue_t *q)
+ngx_http_taptalent_owner_drain(ngx_http_taptalent_queue_t *q)
 {
     ngx_core_conf_t  *ccf;
 
@@ -366,16 +373,14 @@ ngx_http_taptalent_queue_drain(ngx_http_taptalent_queue_t *q)
  */
 
 static void
-ngx_http_taptalent_queue_hold(ngx_event_t *ev)
+ngx_http_taptalent_owner_hold(ngx_event_t *ev)
 {
-    ngx_queue_t                 *p, *next;
-    ngx_http_taptalent_item_t   *item;
     ngx_http_taptalent_queue_t  *q;
 
     q = ev->data;
 
     if (ngx_exiting) {
-        ngx_http_taptalent_queue_drain(q);
+        ngx_http_taptalent_owner_drain(q);
     }
 
     if (q->draining && q->deadline
@@ -388,24 +393,7 @@ ngx_http_taptalent_queue_hold(ngx_event_t *ev)
                           q->items);
         }
 
-        for (p = ngx_queue_head(&q->flying);
-             p != ngx_queue_sentinel(&q->flying);
-             p = next)
-        {
-            next = ngx_queue_next(p);
-
-            item = ngx_queue_data(p, ngx_http_taptalent_item_t, queue);
-
-            if (ngx_http_taptalent_delivery_blocked(&item->delivery)) {
-                continue;
-            }
-
-            ngx_http_taptalent_item_landed(item);
-            q->inflight--;
-
-            ngx_http_taptalent_delivery_free(&item->delivery);
-            ngx_http_taptalent_free_item(item);
-        }
+        ngx_http_taptalent_attempt_break_off(q);
 
         if (q->spool == NULL) {
             q->lost = 1;
@@ -419,8 +407,8 @@ ngx_http_taptalent_queue_hold(ngx_event_t *ev)
 
 /* at once, not when the worker finally ends: the next one waits for it */
 
-void
-ngx_http_taptalent_queue_release(ngx_http_taptalent_queue_t *q)
+static void
+ngx_http_taptalent_owner_release(ngx_http_taptalent_queue_t *q)
 {
     ngx_connection_t  *c;
 

@@ -33,13 +33,15 @@
                                                  attempts */
 
 
-static ngx_uint_t ngx_http_taptalent_may_send(ngx_http_taptalent_queue_t *q);
-static ngx_uint_t ngx_http_taptalent_gives_way(ngx_http_taptalent_queue_t *q);
-static ngx_http_taptalent_item_t *ngx_http_taptalent_next_item(
+static ngx_uint_t ngx_http_taptalent_queue_may_send(
     ngx_http_taptalent_queue_t *q);
-static ngx_http_taptalent_item_t *ngx_http_taptalent_next_failed(
+static ngx_uint_t ngx_http_taptalent_queue_gives_way(
     ngx_http_taptalent_queue_t *q);
-static ngx_http_taptalent_item_t *ngx_http_taptalent_next_fresh(
+static ngx_http_taptalent_item_t *ngx_http_taptalent_queue_next(
+    ngx_http_taptalent_queue_t *q);
+static ngx_http_taptalent_item_t *ngx_http_taptalent_queue_next_failed(
+    ngx_http_taptalent_queue_t *q);
+static ngx_http_taptalent_item_t *ngx_http_taptalent_queue_next_fresh(
     ngx_http_taptalent_queue_t *q);
 
 
@@ -79,7 +81,7 @@ ngx_http_taptalent_queue_put(ngx_http_taptalent_forward_t *forward,
 
     text.len = ngx_http_taptalent_event_write(ev, text.data) - text.data;
 
-    if (ngx_http_taptalent_create_item(q, pool, &text, &item) != NGX_OK) {
+    if (ngx_http_taptalent_item_create(q, pool, &text, &item) != NGX_OK) {
         ngx_destroy_pool(pool);
         return NGX_ERROR;
     }
@@ -103,16 +105,16 @@ ngx_http_taptalent_queue_run(ngx_event_t *ev)
         return;
     }
 
-    while (ngx_http_taptalent_may_send(q)
-           && !ngx_http_taptalent_gives_way(q))
+    while (ngx_http_taptalent_queue_may_send(q)
+           && !ngx_http_taptalent_queue_gives_way(q))
     {
-        item = ngx_http_taptalent_next_item(q);
+        item = ngx_http_taptalent_queue_next(q);
 
         if (item == NULL) {
             break;
         }
 
-        ngx_http_taptalent_send(item);
+        ngx_http_taptalent_attempt_send(item);
     }
 
     if (q->draining && !q->parting && ngx_queue_empty(&q->flying)) {
@@ -121,7 +123,7 @@ ngx_http_taptalent_queue_run(ngx_event_t *ev)
     }
 
     if (q->owner && !q->working) {
-        ngx_http_taptalent_work_start(q);
+        ngx_http_taptalent_queue_task_start(q);
     }
 
     if (q->inflight || q->working || (q->spool == NULL && q->items)) {
@@ -138,7 +140,7 @@ ngx_http_taptalent_queue_run(ngx_event_t *ev)
     }
 
     if (q->draining) {
-        ngx_http_taptalent_queue_release(q);
+        q->drained(q);
     }
 }
 
@@ -146,7 +148,7 @@ ngx_http_taptalent_queue_run(ngx_event_t *ev)
 /* one that is to leave takes nothing new, but what only it has it sends */
 
 static ngx_uint_t
-ngx_http_taptalent_may_send(ngx_http_taptalent_queue_t *q)
+ngx_http_taptalent_queue_may_send(ngx_http_taptalent_queue_t *q)
 {
     if (q->inflight >= q->forward->concurrency) {
         return 0;
@@ -159,7 +161,7 @@ ngx_http_taptalent_may_send(ngx_http_taptalent_queue_t *q)
 /* an eighth of each tick, and at least one in each */
 
 static ngx_uint_t
-ngx_http_taptalent_gives_way(ngx_http_taptalent_queue_t *q)
+ngx_http_taptalent_queue_gives_way(ngx_http_taptalent_queue_t *q)
 {
     uint64_t         now;
     struct timespec  ts;
@@ -194,26 +196,26 @@ ngx_http_taptalent_gives_way(ngx_http_taptalent_queue_t *q)
 /* those that have failed take turns with those that have not been tried */
 
 static ngx_http_taptalent_item_t *
-ngx_http_taptalent_next_item(ngx_http_taptalent_queue_t *q)
+ngx_http_taptalent_queue_next(ngx_http_taptalent_queue_t *q)
 {
     ngx_http_taptalent_item_t  *item;
 
     if (q->turn) {
         q->turn = 0;
 
-        item = ngx_http_taptalent_next_failed(q);
+        item = ngx_http_taptalent_queue_next_failed(q);
 
-        return item ? item : ngx_http_taptalent_next_fresh(q);
+        return item ? item : ngx_http_taptalent_queue_next_fresh(q);
     }
 
-    item = ngx_http_taptalent_next_fresh(q);
+    item = ngx_http_taptalent_queue_next_fresh(q);
 
     if (item) {
         q->turn = 1;
         return item;
     }
 
-    return ngx_http_taptalent_next_failed(q);
+    return ngx_http_taptalent_queue_next_failed(q);
 }
 
 
@@ -223,7 +225,7 @@ ngx_http_taptalent_next_item(ngx_http_taptalent_queue_t *q)
  */
 
 static ngx_http_taptalent_item_t *
-ngx_http_taptalent_next_failed(ngx_http_taptalent_queue_t *q)
+ngx_http_taptalent_queue_next_failed(ngx_http_taptalent_queue_t *q)
 {
     ngx_uint_t    n;
     ngx_queue_t  *p;
@@ -246,7 +248,7 @@ ngx_http_taptalent_next_failed(ngx_http_taptalent_queue_t *q)
 
 
 static ngx_http_taptalent_item_t *
-ngx_http_taptalent_next_fresh(ngx_http_taptalent_queue_t *q)
+ngx_http_taptalent_queue_next_fresh(ngx_http_taptalent_queue_t *q)
 {
     ngx_queue_t                *p;
     ngx_http_taptalent_file_t  *file;
@@ -271,7 +273,7 @@ ngx_http_taptalent_next_fresh(ngx_http_taptalent_queue_t *q)
         p = ngx_queue_head(&q->loaded);
         file = ngx_queue_data(p, ngx_http_taptalent_file_t, queue);
 
-        item = ngx_http_taptalent_take_line(q, file);
+        item = ngx_http_taptalent_item_take(q, file);
 
         if (item) {
             return item;

@@ -30,7 +30,7 @@
 
 
 typedef struct {
-    ngx_rbtree_node_t                 node;     /* first: see insert_name() */
+    ngx_rbtree_node_t                 node;     /* first: see file_insert() */
     ngx_queue_t                       queue;    /* loaded or ended */
 
     ngx_http_taptalent_content_t      content;
@@ -115,6 +115,15 @@ typedef struct {
 } ngx_http_taptalent_item_t;
 
 
+/* for the file above: the spool knows of the item, or item->rc says why not */
+
+typedef void (*ngx_http_taptalent_settled_pt)(ngx_http_taptalent_item_t *item);
+
+/* for the file above: nothing is in flight, and the worker is to leave */
+
+typedef void (*ngx_http_taptalent_drained_pt)(ngx_http_taptalent_queue_t *q);
+
+
 typedef struct {
     ngx_queue_t                       items;    /* finished */
     ngx_queue_t                       files;    /* to be loaded */
@@ -133,6 +142,9 @@ struct ngx_http_taptalent_queue_s {
     ngx_http_taptalent_commit_t      *commit;
     ngx_cycle_t                      *cycle;
     ngx_log_t                        *log;
+
+    ngx_http_taptalent_drained_pt     drained;  /* set by owner */
+    ngx_http_taptalent_settled_pt     settled;  /* set by attempt */
 
     ngx_fd_t                          lock;
     ngx_connection_t                 *notify;
@@ -192,83 +204,118 @@ struct ngx_http_taptalent_queue_s {
 };
 
 
-/* the files: ngx_http_taptalent_queue_task.c */
+/* what follows is in the order of the files: each calls those below it only */
 
-ngx_int_t ngx_http_taptalent_work_init(ngx_http_taptalent_queue_t *q);
 
-/*
- * A name that was found, or, with "told", one at which there is something new;
- * it is known from now on.
- */
-void ngx_http_taptalent_queue_name(ngx_http_taptalent_queue_t *q,
-    u_char *name, ngx_uint_t told);
+/* queue */
 
-/*
- * The next event of a loaded file, or NULL: without memory, or, with
- * file->cursor NULL, at the end of it, when the file is not loaded any more.
- */
-ngx_http_taptalent_item_t *ngx_http_taptalent_take_line(
-    ngx_http_taptalent_queue_t *q, ngx_http_taptalent_file_t *file);
+/* the handler of q->run: sends what there is room for, starts a work */
+void ngx_http_taptalent_queue_run(ngx_event_t *ev);
+
+/* something has changed: sees what can be done at the end of this turn */
+#define ngx_http_taptalent_queue_post(q)                                      \
+    ngx_post_event(&(q)->run, &ngx_posted_events)
+
+
+/* attempt */
+
+/* sets q->settled */
+void ngx_http_taptalent_attempt_init(ngx_http_taptalent_queue_t *q);
+
+/* sends it, or has it wait for its destination; it must be in no queue */
+void ngx_http_taptalent_attempt_send(ngx_http_taptalent_item_t *item);
+
+/* frees all that is in flight, but what a thread works for */
+void ngx_http_taptalent_attempt_break_off(ngx_http_taptalent_queue_t *q);
+
+
+/* queue_task */
+
+/* NGX_ERROR without memory */
+ngx_int_t ngx_http_taptalent_queue_task_init(ngx_http_taptalent_queue_t *q);
 
 /* starts a work if there is something to do; none may be running */
-void ngx_http_taptalent_work_start(ngx_http_taptalent_queue_t *q);
+void ngx_http_taptalent_queue_task_start(ngx_http_taptalent_queue_t *q);
 
 
-/* the events: ngx_http_taptalent_attempt.c */
+/* dest */
+
+/* NULL without memory, or if there are too many to be told apart */
+ngx_http_taptalent_dest_t *ngx_http_taptalent_dest_find(
+    ngx_http_taptalent_queue_t *q, ngx_str_t *uri);
+
+/* has it wait for its destination, which is down */
+void ngx_http_taptalent_dest_park(ngx_http_taptalent_item_t *item);
+
+/* the event is sent although the destination is down, since one is due */
+void ngx_http_taptalent_dest_try(ngx_http_taptalent_dest_t *dest,
+    ngx_http_taptalent_item_t *item);
+
+/* an answer that is no failure of the destination */
+void ngx_http_taptalent_dest_up(ngx_http_taptalent_dest_t *dest);
+
+/* no answer, or one that says that it may be down */
+void ngx_http_taptalent_dest_failed(ngx_http_taptalent_dest_t *dest,
+    ngx_http_taptalent_item_t *item);
+
+/* counts what the last attempt has come to */
+void ngx_http_taptalent_dest_count(ngx_http_taptalent_item_t *item,
+    ngx_http_taptalent_outcome_e outcome);
+
+/* the delay in ms after so many failures; "retry_after" is in seconds, or 0 */
+ngx_msec_t ngx_http_taptalent_dest_backoff(ngx_http_taptalent_queue_t *q,
+    ngx_uint_t failures, ngx_uint_t retry_after);
+
+
+/* item */
 
 /*
  * An item of a line of the spool, which is in the pool.  The item owns the
  * pool, unless this is not NGX_OK: then as ngx_http_taptalent_event_read().
  */
-ngx_int_t ngx_http_taptalent_create_item(ngx_http_taptalent_queue_t *q,
+ngx_int_t ngx_http_taptalent_item_create(ngx_http_taptalent_queue_t *q,
     ngx_pool_t *pool, ngx_str_t *text, ngx_http_taptalent_item_t **created);
 
 /* the item must be in no queue and not in flight */
-void ngx_http_taptalent_free_item(ngx_http_taptalent_item_t *item);
+void ngx_http_taptalent_item_free(ngx_http_taptalent_item_t *item);
 
-/* sends it, or has it wait for its destination */
-void ngx_http_taptalent_send(ngx_http_taptalent_item_t *item);
+/*
+ * The next event of a loaded file, or NULL: without memory, or, with
+ * file->cursor NULL, at the end of it, when the file is not loaded any more.
+ */
+ngx_http_taptalent_item_t *ngx_http_taptalent_item_take(
+    ngx_http_taptalent_queue_t *q, ngx_http_taptalent_file_t *file);
 
 /* it is to be sent; those that have not been tried do not wait for others */
 void ngx_http_taptalent_item_ready(ngx_http_taptalent_item_t *item);
 
-/* it is not in flight any more */
-void ngx_http_taptalent_item_landed(ngx_http_taptalent_item_t *item);
-
-/* the last attempt has come to this */
-void ngx_http_taptalent_attempt(ngx_http_taptalent_item_t *item,
-    ngx_http_taptalent_outcome_e outcome);
-
 /* has it wait for "delay" milliseconds */
-void ngx_http_taptalent_wait(ngx_http_taptalent_item_t *item,
+void ngx_http_taptalent_item_wait(ngx_http_taptalent_item_t *item,
     ngx_msec_t delay);
 
 
-ngx_msec_t ngx_http_taptalent_backoff(ngx_http_taptalent_queue_t *q,
-    ngx_uint_t failures, ngx_uint_t retry_after);
-ngx_http_taptalent_dest_t *ngx_http_taptalent_dest(
-    ngx_http_taptalent_queue_t *q, ngx_str_t *uri);
-void ngx_http_taptalent_dest_failed(ngx_http_taptalent_dest_t *dest,
-    ngx_http_taptalent_item_t *item);
-void ngx_http_taptalent_dest_try(ngx_http_taptalent_dest_t *dest,
-    ngx_http_taptalent_item_t *item);
-void ngx_http_taptalent_dest_up(ngx_http_taptalent_dest_t *dest);
-void ngx_http_taptalent_forget_file(ngx_http_taptalent_queue_t *q,
-    ngx_http_taptalent_file_t *file);
-void ngx_http_taptalent_insert_name(ngx_rbtree_node_t *temp,
-    ngx_rbtree_node_t *node, ngx_rbtree_node_t *sentinel);
-void ngx_http_taptalent_park(ngx_http_taptalent_item_t *item);
-void ngx_http_taptalent_queue_release(ngx_http_taptalent_queue_t *q);
-void ngx_http_taptalent_queue_run(ngx_event_t *ev);
-void ngx_http_taptalent_read_again(ngx_http_taptalent_queue_t *q,
-    ngx_http_taptalent_file_t *file);
-void ngx_http_taptalent_sent(ngx_http_taptalent_delivery_t *d);
-void ngx_http_taptalent_unload_file(ngx_http_taptalent_queue_t *q,
+/* file */
+
+void ngx_http_taptalent_file_init(ngx_http_taptalent_queue_t *q);
+
+/*
+ * A name that was found, or, with "told", one at which there is something new;
+ * it is known from now on.
+ */
+void ngx_http_taptalent_file_seen(ngx_http_taptalent_queue_t *q,
+    u_char *name, ngx_uint_t told);
+
+/* nothing is being done with the file: as if its name had just been found */
+void ngx_http_taptalent_file_read_again(ngx_http_taptalent_queue_t *q,
     ngx_http_taptalent_file_t *file);
 
+/* frees it; one that there is something new at is read again instead */
+void ngx_http_taptalent_file_forget(ngx_http_taptalent_queue_t *q,
+    ngx_http_taptalent_file_t *file);
 
-/* something has changed: sees what can be done at the end of this turn */
-void ngx_http_taptalent_queue_post(ngx_http_taptalent_queue_t *q);
+/* frees what was read of it */
+void ngx_http_taptalent_file_unload(ngx_http_taptalent_queue_t *q,
+    ngx_http_taptalent_file_t *file);
 
 
 #endif /* _NGX_HTTP_TAPTALENT_QUEUE_H_INCLUDED_ */

@@ -27,31 +27,29 @@
 #define NGX_HTTP_TAPTALENT_QUIET     60000    /* ms, between equal errors */
 
 
-static void ngx_http_taptalent_work_collect(ngx_http_taptalent_queue_t *q);
-static void ngx_http_taptalent_work_touch(ngx_http_taptalent_work_t *work,
+static void ngx_http_taptalent_queue_task_collect(
+    ngx_http_taptalent_queue_t *q);
+static void ngx_http_taptalent_queue_task_touch(ngx_http_taptalent_work_t *work,
     ngx_http_taptalent_file_t *file);
-static void ngx_http_taptalent_work_refill(ngx_http_taptalent_queue_t *q);
-static void ngx_http_taptalent_work_run(void *data, ngx_log_t *log);
-static void ngx_http_taptalent_work_settle(ngx_http_taptalent_queue_t *q);
+static void ngx_http_taptalent_queue_task_refill(ngx_http_taptalent_queue_t *q);
+static void ngx_http_taptalent_queue_task_run(void *data, ngx_log_t *log);
+static void ngx_http_taptalent_queue_task_settle(ngx_http_taptalent_queue_t *q);
 #if (NGX_THREADS)
-static void ngx_http_taptalent_work_done(ngx_event_t *ev);
+static void ngx_http_taptalent_queue_task_done(ngx_event_t *ev);
 #endif
-static void ngx_http_taptalent_work_finish(ngx_http_taptalent_queue_t *q);
-static void ngx_http_taptalent_work_settled(ngx_http_taptalent_queue_t *q);
-static void ngx_http_taptalent_work_failed(ngx_http_taptalent_queue_t *q);
-static void ngx_http_taptalent_work_loaded(ngx_http_taptalent_queue_t *q,
+static void ngx_http_taptalent_queue_task_finish(ngx_http_taptalent_queue_t *q);
+static void ngx_http_taptalent_queue_task_settled(
+    ngx_http_taptalent_queue_t *q);
+static void ngx_http_taptalent_queue_task_failed(ngx_http_taptalent_queue_t *q);
+static void ngx_http_taptalent_queue_task_loaded(ngx_http_taptalent_queue_t *q,
     ngx_http_taptalent_file_t *file);
-static void ngx_http_taptalent_work_unread(ngx_http_taptalent_queue_t *q,
+static void ngx_http_taptalent_queue_task_unread(ngx_http_taptalent_queue_t *q,
     ngx_http_taptalent_file_t *file);
 
 
 ngx_int_t
-ngx_http_taptalent_work_init(ngx_http_taptalent_queue_t *q)
+ngx_http_taptalent_queue_task_init(ngx_http_taptalent_queue_t *q)
 {
-    ngx_rbtree_init(&q->pending, &q->sentinel,
-                    ngx_http_taptalent_insert_name);
-    ngx_rbtree_init(&q->active, &q->sentinel, ngx_http_taptalent_insert_name);
-
 #if (NGX_THREADS)
 
     q->task = ngx_thread_task_alloc(q->cycle->pool, 0);
@@ -60,8 +58,8 @@ ngx_http_taptalent_work_init(ngx_http_taptalent_queue_t *q)
     }
 
     q->task->ctx = q;
-    q->task->handler = ngx_http_taptalent_work_run;
-    q->task->event.handler = ngx_http_taptalent_work_done;
+    q->task->handler = ngx_http_taptalent_queue_task_run;
+    q->task->event.handler = ngx_http_taptalent_queue_task_done;
     q->task->event.data = q;
     q->task->event.log = q->log;
 
@@ -72,7 +70,7 @@ ngx_http_taptalent_work_init(ngx_http_taptalent_queue_t *q)
 
 
 void
-ngx_http_taptalent_work_start(ngx_http_taptalent_queue_t *q)
+ngx_http_taptalent_queue_task_start(ngx_http_taptalent_queue_t *q)
 {
     ngx_http_taptalent_work_t  *work;
 
@@ -85,12 +83,12 @@ ngx_http_taptalent_work_start(ngx_http_taptalent_queue_t *q)
     work->scan = NULL;
     work->error.err = 0;
 
-    ngx_http_taptalent_work_collect(q);
+    ngx_http_taptalent_queue_task_collect(q);
 
     if (!q->draining && !q->broken
         && (ngx_msec_int_t) (q->again - ngx_current_msec) <= 0)
     {
-        ngx_http_taptalent_work_refill(q);
+        ngx_http_taptalent_queue_task_refill(q);
     }
 
     if (ngx_queue_empty(&work->touched) && ngx_queue_empty(&work->files)
@@ -111,16 +109,16 @@ ngx_http_taptalent_work_start(ngx_http_taptalent_queue_t *q)
 
 #endif
 
-    ngx_http_taptalent_work_run(q, q->log);
+    ngx_http_taptalent_queue_task_run(q, q->log);
 
-    ngx_http_taptalent_work_finish(q);
+    ngx_http_taptalent_queue_task_finish(q);
 }
 
 
 /* what is finished, and the files that it is of */
 
 static void
-ngx_http_taptalent_work_collect(ngx_http_taptalent_queue_t *q)
+ngx_http_taptalent_queue_task_collect(ngx_http_taptalent_queue_t *q)
 {
     ngx_queue_t                *p;
     ngx_http_taptalent_file_t  *file;
@@ -143,7 +141,7 @@ ngx_http_taptalent_work_collect(ngx_http_taptalent_queue_t *q)
 
         file->left--;
 
-        ngx_http_taptalent_work_touch(work, file);
+        ngx_http_taptalent_queue_task_touch(work, file);
     }
 
     /* what the disk did not take: now and then, and before leaving */
@@ -151,7 +149,7 @@ ngx_http_taptalent_work_collect(ngx_http_taptalent_queue_t *q)
     while (!ngx_queue_empty(&q->unsettled) && q->resettle) {
         p = ngx_queue_head(&q->unsettled);
 
-        ngx_http_taptalent_work_touch(work,
+        ngx_http_taptalent_queue_task_touch(work,
                        ngx_queue_data(p, ngx_http_taptalent_file_t, retry));
     }
 
@@ -161,7 +159,7 @@ ngx_http_taptalent_work_collect(ngx_http_taptalent_queue_t *q)
         p = ngx_queue_head(&q->ended);
         ngx_queue_remove(p);
 
-        ngx_http_taptalent_work_touch(work,
+        ngx_http_taptalent_queue_task_touch(work,
                        ngx_queue_data(p, ngx_http_taptalent_file_t, queue));
     }
 
@@ -179,7 +177,7 @@ ngx_http_taptalent_work_collect(ngx_http_taptalent_queue_t *q)
 
 
 static void
-ngx_http_taptalent_work_touch(ngx_http_taptalent_work_t *work,
+ngx_http_taptalent_queue_task_touch(ngx_http_taptalent_work_t *work,
     ngx_http_taptalent_file_t *file)
 {
     if (file->unsettled) {
@@ -197,7 +195,7 @@ ngx_http_taptalent_work_touch(ngx_http_taptalent_work_t *work,
 /* the scan, as long as there is room for names; files, as events are needed */
 
 static void
-ngx_http_taptalent_work_refill(ngx_http_taptalent_queue_t *q)
+ngx_http_taptalent_queue_task_refill(ngx_http_taptalent_queue_t *q)
 {
     ngx_uint_t                  n;
     ngx_rbtree_node_t          *node;
@@ -247,7 +245,7 @@ ngx_http_taptalent_work_refill(ngx_http_taptalent_queue_t *q)
 /* in a thread */
 
 static void
-ngx_http_taptalent_work_run(void *data, ngx_log_t *log)
+ngx_http_taptalent_queue_task_run(void *data, ngx_log_t *log)
 {
     ngx_http_taptalent_queue_t *q = data;
 
@@ -259,7 +257,7 @@ ngx_http_taptalent_work_run(void *data, ngx_log_t *log)
 
     work = &q->work;
 
-    ngx_http_taptalent_work_settle(q);
+    ngx_http_taptalent_queue_task_settle(q);
 
     bytes = 0;
 
@@ -296,7 +294,7 @@ ngx_http_taptalent_work_run(void *data, ngx_log_t *log)
 
 
 static void
-ngx_http_taptalent_work_settle(ngx_http_taptalent_queue_t *q)
+ngx_http_taptalent_queue_task_settle(ngx_http_taptalent_queue_t *q)
 {
     u_char                           *text;
     ngx_int_t                         rc;
@@ -388,18 +386,18 @@ ngx_http_taptalent_work_settle(ngx_http_taptalent_queue_t *q)
 #if (NGX_THREADS)
 
 static void
-ngx_http_taptalent_work_done(ngx_event_t *ev)
+ngx_http_taptalent_queue_task_done(ngx_event_t *ev)
 {
     ev->complete = 0;
 
-    ngx_http_taptalent_work_finish(ev->data);
+    ngx_http_taptalent_queue_task_finish(ev->data);
 }
 
 #endif
 
 
 static void
-ngx_http_taptalent_work_finish(ngx_http_taptalent_queue_t *q)
+ngx_http_taptalent_queue_task_finish(ngx_http_taptalent_queue_t *q)
 {
     u_char                     *name;
     ngx_queue_t                *p;
@@ -408,13 +406,13 @@ ngx_http_taptalent_work_finish(ngx_http_taptalent_queue_t *q)
     work = &q->work;
     q->working = 0;
 
-    ngx_http_taptalent_work_settled(q);
+    ngx_http_taptalent_queue_task_settled(q);
 
     while (!ngx_queue_empty(&work->files)) {
         p = ngx_queue_head(&work->files);
         ngx_queue_remove(p);
 
-        ngx_http_taptalent_work_loaded(q,
+        ngx_http_taptalent_queue_task_loaded(q,
                         ngx_queue_data(p, ngx_http_taptalent_file_t, work));
     }
 
@@ -427,18 +425,18 @@ ngx_http_taptalent_work_finish(ngx_http_taptalent_queue_t *q)
         for (name = work->scan->names; name < work->scan->last;
              name += ngx_strlen(name) + 1)
         {
-            ngx_http_taptalent_queue_name(q, name, 0);
+            ngx_http_taptalent_file_seen(q, name, 0);
         }
     }
 
-    ngx_http_taptalent_work_failed(q);
+    ngx_http_taptalent_queue_task_failed(q);
 
     ngx_http_taptalent_queue_post(q);
 }
 
 
 static void
-ngx_http_taptalent_work_settled(ngx_http_taptalent_queue_t *q)
+ngx_http_taptalent_queue_task_settled(ngx_http_taptalent_queue_t *q)
 {
     ngx_queue_t                *p;
     ngx_http_taptalent_file_t  *file;
@@ -453,38 +451,13 @@ ngx_http_taptalent_work_settled(ngx_http_taptalent_queue_t *q)
 
         item = ngx_queue_data(p, ngx_http_taptalent_item_t, queue);
 
-        q->inflight--;
+        /* dead/ could not take it: it stays in the queue */
 
-        if (item->rc == NGX_OK) {
-
-            if (item->dead.len) {
-                ngx_http_taptalent_attempt(item, NGX_HTTP_TAPTALENT_GIVEN_UP);
-                ngx_http_taptalent_zone_count(q->forward->stats,
-                                              dead[item->reason], 1);
-
-                ngx_log_error(NGX_LOG_ERR, q->log, 0,
-                              "event \"%V\", id %V, is given up with status "
-                              "%ui after %ui attempts and is in \"%V/dead\"",
-                              &item->delivery.event.name,
-                              &item->delivery.event.id,
-                              item->delivery.status, item->delivery.attempt,
-                              &q->spool->path);
-            }
-
-            ngx_http_taptalent_free_item(item);
-            continue;
+        if (item->rc != NGX_OK) {
+            item->file->left++;
         }
 
-        /* dead/ cannot take it: it stays in the queue */
-
-        ngx_http_taptalent_attempt(item, NGX_HTTP_TAPTALENT_RETRY);
-
-        item->file->left++;
-        item->dead.len = 0;
-        ngx_free(item->dead.data);
-        item->dead.data = NULL;
-
-        ngx_http_taptalent_wait(item, q->forward->retry.max);
+        q->settled(item);
     }
 
     while (!ngx_queue_empty(&work->touched)) {
@@ -519,7 +492,7 @@ ngx_http_taptalent_work_settled(ngx_http_taptalent_queue_t *q)
             }
 
             if (file->rc == NGX_OK && !file->kept) {
-                ngx_http_taptalent_forget_file(q, file);
+                ngx_http_taptalent_file_forget(q, file);
                 continue;
             }
 
@@ -528,7 +501,7 @@ ngx_http_taptalent_work_settled(ngx_http_taptalent_queue_t *q)
             file->idle = 1;
 
             if (file->again) {
-                ngx_http_taptalent_read_again(q, file);
+                ngx_http_taptalent_file_read_again(q, file);
             }
 
         } else if (!file->ending && file->left == 0 && file->out == 0
@@ -542,7 +515,7 @@ ngx_http_taptalent_work_settled(ngx_http_taptalent_queue_t *q)
 
 
 static void
-ngx_http_taptalent_work_failed(ngx_http_taptalent_queue_t *q)
+ngx_http_taptalent_queue_task_failed(ngx_http_taptalent_queue_t *q)
 {
     ngx_http_taptalent_work_t  *work;
 
@@ -582,7 +555,7 @@ ngx_http_taptalent_work_failed(ngx_http_taptalent_queue_t *q)
 
 
 static void
-ngx_http_taptalent_work_loaded(ngx_http_taptalent_queue_t *q,
+ngx_http_taptalent_queue_task_loaded(ngx_http_taptalent_queue_t *q,
     ngx_http_taptalent_file_t *file)
 {
     ngx_uint_t  i;
@@ -617,7 +590,7 @@ ngx_http_taptalent_work_loaded(ngx_http_taptalent_queue_t *q,
                 && (file->busy
                     || ++file->reads == NGX_HTTP_TAPTALENT_READS)))
         {
-            ngx_http_taptalent_work_unread(q, file);
+            ngx_http_taptalent_queue_task_unread(q, file);
             return;
         }
 
@@ -635,7 +608,7 @@ ngx_http_taptalent_work_loaded(ngx_http_taptalent_queue_t *q,
         return;
 
     case NGX_BUSY:
-        ngx_http_taptalent_work_unread(q, file);
+        ngx_http_taptalent_queue_task_unread(q, file);
         return;
 
     case NGX_ERROR:
@@ -660,14 +633,14 @@ ngx_http_taptalent_work_loaded(ngx_http_taptalent_queue_t *q,
         break;
     }
 
-    ngx_http_taptalent_forget_file(q, file);
+    ngx_http_taptalent_file_forget(q, file);
 }
 
 
 /* said once, and looked at again with the next scan */
 
 static void
-ngx_http_taptalent_work_unread(ngx_http_taptalent_queue_t *q,
+ngx_http_taptalent_queue_task_unread(ngx_http_taptalent_queue_t *q,
     ngx_http_taptalent_file_t *file)
 {
     if (!file->busy && file->err == EFBIG
@@ -711,6 +684,6 @@ ngx_http_taptalent_work_unread(ngx_http_taptalent_queue_t *q,
     file->idle = 1;
 
     if (file->again) {
-        ngx_http_taptalent_read_again(q, file);
+        ngx_http_taptalent_file_read_again(q, file);
     }
 }
