@@ -101,18 +101,19 @@ my @mutants = (
       test => 'delivery_calls', env => { TEST_ONLY => 'errors' },
       figure => undef, fails => 'with a reload where that is so' },
 
-    { name => 'half an answer is one', file => 'deliver',
+    { name => 'half an answer is one', file => 'deliver_answer',
       from => 'dctx->ended = (rc == NGX_OK',
       to => 'dctx->ended = (rc != NGX_DONE',
       test => 'forward_faults', env => { TEST_ONLY => 'application' } },
 
-    { name => 'the close of FastCGI is its end', file => 'deliver',
+    { name => 'the close of FastCGI is its end', file => 'deliver_answer',
       from => 'return p->upstream_done && (', to => 'return 1 || (',
       test => '../forward_complete', env => {}, figure => undef,
       fails => 'fastcgi, no end: not delivered' },
 
     { name => 'the end of FastCGI is not asked for, unbuffered',
-      file => 'deliver', from => 'return u->length == 0;', to => 'return 1;',
+      file => 'deliver_answer',
+      from => 'return u->length == 0;', to => 'return 1;',
       test => '../forward_complete', env => {}, figure => undef,
       fails => 'fastcgi-off, no end: not delivered' },
 

@@ -1,0 +1,473 @@
+
+/*
+ * Copyright (C) the ngx_http_taptalent_webhook_module authors
+ */
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_http.h>
+#include "ngx_http_taptalent_deliver_ctx.h"
+
+
+/*
+ * The answer to a delivery: whether it came to its end, its status, and what
+ * else it says.
+ */
+
+
+static ngx_int_t ngx_http_taptalent_uri_handler(ngx_http_request_t *r);
+static ngx_int_t ngx_http_taptalent_location_handler(ngx_http_request_t *r);
+static ngx_http_taptalent_deliver_ctx_t *ngx_http_taptalent_deliver_ctx(
+    ngx_http_request_t *r);
+static ngx_uint_t ngx_http_taptalent_retry_after(ngx_http_request_t *r);
+static ngx_int_t ngx_http_taptalent_delay_seconds(ngx_str_t *value);
+static void ngx_http_taptalent_upstream_done(ngx_http_request_t *r,
+    ngx_int_t rc);
+static ngx_uint_t ngx_http_taptalent_grpc_failed(ngx_http_upstream_t *u);
+static ngx_uint_t ngx_http_taptalent_upstream_ended(ngx_http_upstream_t *u);
+static void ngx_http_taptalent_look(ngx_http_taptalent_deliver_ctx_t *dctx,
+    ngx_buf_t *b);
+static size_t ngx_http_taptalent_match(ngx_str_t *text, size_t matched,
+    u_char c);
+
+
+/*
+ * The size of the body has been checked when it came, by the limit of another
+ * location: no 413 for what was accepted.  nginx checks it each time that it
+ * looks for a location, but of a body that is to be discarded.  So it is, until
+ * the location is found: freenginx would not send it.
+ */
+
+ngx_int_t
+ngx_http_taptalent_delivery_init(ngx_conf_t *cf)
+{
+    ngx_uint_t                  i;
+    ngx_http_handler_pt        *h;
+    ngx_http_core_main_conf_t  *cmcf;
+
+    static struct {
+        ngx_http_phases         phase;
+        ngx_http_handler_pt     handler;
+    } handlers[] = {
+        { NGX_HTTP_SERVER_REWRITE_PHASE, ngx_http_taptalent_uri_handler },
+        { NGX_HTTP_REWRITE_PHASE, ngx_http_taptalent_uri_handler },
+        { NGX_HTTP_PREACCESS_PHASE, ngx_http_taptalent_location_handler }
+    };
+
+    cmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_core_module);
+
+    for (i = 0; i < sizeof(handlers) / sizeof(handlers[0]); i++) {
+
+        h = ngx_array_push(&cmcf->phases[handlers[i].phase].handlers);
+        if (h == NULL) {
+            return NGX_ERROR;
+        }
+
+        *h = handlers[i].handler;
+    }
+
+    return NGX_OK;
+}
+
+
+/* a location is looked for next, or once more */
+
+static ngx_int_t
+ngx_http_taptalent_uri_handler(ngx_http_request_t *r)
+{
+    if (ngx_http_taptalent_deliver_ctx(r)) {
+        r->discard_body = 1;
+    }
+
+    return NGX_DECLINED;
+}
+
+
+static ngx_int_t
+ngx_http_taptalent_location_handler(ngx_http_request_t *r)
+{
+    if (ngx_http_taptalent_deliver_ctx(r)) {
+        r->discard_body = 0;
+    }
+
+    return NGX_DECLINED;
+}
+
+
+/*
+ * NULL if the request is no delivery.  The context of the subrequest is gone
+ * after an internal redirect, that of its parent stays.  Subrequests of the
+ * subrequest are not the answer.
+ */
+
+static ngx_http_taptalent_deliver_ctx_t *
+ngx_http_taptalent_deliver_ctx(ngx_http_request_t *r)
+{
+    ngx_http_taptalent_ctx_t          *ctx;
+    ngx_http_taptalent_deliver_ctx_t  *dctx;
+
+    if (r == r->main) {
+        return NULL;
+    }
+
+    ctx = ngx_http_get_module_ctx(r->main, ngx_http_taptalent_webhook_module);
+
+    if (ctx == NULL || ctx->delivery == NULL) {
+        return NULL;
+    }
+
+    dctx = (ngx_http_taptalent_deliver_ctx_t *) ctx;
+
+    return (r == dctx->subrequest) ? dctx : NULL;
+}
+
+
+/* comes once more for what was sent when it came first */
+
+ngx_int_t
+ngx_http_taptalent_answered(ngx_http_request_t *r, void *data, ngx_int_t rc)
+{
+    ngx_http_taptalent_deliver_ctx_t *dctx = data;
+
+    ngx_http_taptalent_delivery_t  *d;
+
+    d = dctx->ctx.delivery;
+
+    /* a code of success may be all that the handler says: 201, 204 */
+
+    if (dctx->code == NGX_OK
+        && (rc == NGX_ERROR || rc >= NGX_HTTP_SPECIAL_RESPONSE
+            || (rc >= NGX_HTTP_OK && !r->header_sent)))
+    {
+        dctx->code = rc;
+    }
+
+    d->status = 0;
+
+    if (dctx->ctx.failed) {
+        /* what was sent is not the event */
+
+    } else if (dctx->ended && ngx_http_taptalent_grpc_failed(r->upstream)) {
+        /* the status of HTTP is 200 all the same */
+
+    } else if (dctx->ended) {
+        d->status = r->headers_out.status;
+
+    } else if (dctx->code > NGX_OK) {
+        d->status = dctx->code;
+
+        /* there will be no answer, but perhaps a log of subrequests */
+
+        r->err_status = dctx->code;
+
+    } else if (dctx->code == NGX_OK && dctx->local) {
+        d->status = r->headers_out.status;
+    }
+
+    d->unconfirmed = (d->status >= 200 && d->status < 300
+                      && dctx->matched < d->confirm.len);
+
+    d->retry_after = ngx_http_taptalent_retry_after(r);
+
+    /* the code itself would have the core finalize the request once more */
+
+    return NGX_OK;
+}
+
+
+/* seconds, RFC 9110, 10.2.3; 0 if there is none, or none that is valid */
+
+static ngx_uint_t
+ngx_http_taptalent_retry_after(ngx_http_request_t *r)
+{
+    ngx_int_t         seconds;
+    ngx_uint_t        i;
+    ngx_list_part_t  *part;
+    ngx_table_elt_t  *h;
+
+    for (part = &r->headers_out.headers.part; part; part = part->next) {
+
+        h = part->elts;
+
+        for (i = 0; i < part->nelts; i++) {
+
+            if (h[i].hash == 0
+                || h[i].key.len != sizeof("Retry-After") - 1
+                || ngx_strncasecmp(h[i].key.data, (u_char *) "Retry-After",
+                                   sizeof("Retry-After") - 1)
+                   != 0)
+            {
+                continue;
+            }
+
+            seconds = ngx_http_taptalent_delay_seconds(&h[i].value);
+
+            if (seconds != NGX_ERROR) {
+                return seconds;
+            }
+        }
+    }
+
+    return 0;
+}
+
+
+/* a number or a date; what is more than can be counted is long enough */
+
+static ngx_int_t
+ngx_http_taptalent_delay_seconds(ngx_str_t *value)
+{
+    time_t     t;
+    size_t     i;
+    ngx_int_t  n;
+
+    for (i = 0; i < value->len; i++) {
+        if (value->data[i] < '0' || value->data[i] > '9') {
+            break;
+        }
+    }
+
+    if (value->len && i == value->len) {
+        n = ngx_atoi(value->data, value->len);
+
+        return (n == NGX_ERROR || n > NGX_MAX_INT32_VALUE)
+               ? NGX_MAX_INT32_VALUE : n;
+    }
+
+    t = ngx_parse_http_time(value->data, value->len);
+
+    if (t == (time_t) NGX_ERROR) {
+        return NGX_ERROR;
+    }
+
+    return ngx_min(ngx_max(t - ngx_time(), 0), NGX_MAX_INT32_VALUE);
+}
+
+
+/*
+ * Half an answer is no answer, whatever its status was.  The code that the
+ * subrequest ends with does not tell: behind the header,
+ * ngx_http_upstream_finalize_request() replaces its own by that of a flush.
+ * But it first gives its own to the protocol's finalize_request(): 0 if the
+ * end was seen.
+ */
+
+void
+ngx_http_taptalent_delivery_header(ngx_http_request_t *r)
+{
+    ngx_http_upstream_t               *u;
+    ngx_http_taptalent_deliver_ctx_t  *dctx;
+
+    dctx = ngx_http_taptalent_deliver_ctx(r);
+
+    if (dctx == NULL) {
+        return;
+    }
+
+    if (dctx->ctx.delivery->confirm.len) {
+        r->filter_need_in_memory = 1;
+    }
+
+    dctx->local = 0;
+    dctx->ended = 0;
+
+#if (NGX_HTTP_CACHE)
+
+    if (r->cached) {
+        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                      "an event was answered from a cache, the application "
+                      "has not seen it: switch the cache off where "
+                      "\"taptalent_webhook_forward\" leads to");
+        return;
+    }
+
+#endif
+
+    u = r->upstream;
+
+    if (u == NULL || u->cleanup == NULL) {
+
+        dctx->local = 1;
+        return;
+    }
+
+    if (u->finalize_request != ngx_http_taptalent_upstream_done) {
+        dctx->finalize_request = u->finalize_request;
+        u->finalize_request = ngx_http_taptalent_upstream_done;
+    }
+}
+
+
+static void
+ngx_http_taptalent_upstream_done(ngx_http_request_t *r, ngx_int_t rc)
+{
+    ngx_http_taptalent_deliver_ctx_t  *dctx;
+
+    dctx = (ngx_http_taptalent_deliver_ctx_t *)
+             ngx_http_get_module_ctx(r->main,
+                                     ngx_http_taptalent_webhook_module);
+
+    dctx->ended = (rc == NGX_OK
+                   && ngx_http_taptalent_upstream_ended(r->upstream));
+
+    dctx->finalize_request(r, rc);
+}
+
+
+/* by "grpc-status", which is in the trailers, or in a header without a body */
+
+static ngx_uint_t
+ngx_http_taptalent_grpc_failed(ngx_http_upstream_t *u)
+{
+    ngx_uint_t        i;
+    ngx_list_part_t  *part;
+    ngx_table_elt_t  *h;
+
+    if (u == NULL || u->schema.len < sizeof("grpc") - 1
+        || ngx_strncmp(u->schema.data, "grpc", sizeof("grpc") - 1) != 0)
+    {
+        return 0;
+    }
+
+    part = &u->headers_in.trailers.part;
+
+    if (part->nelts == 0) {
+        part = &u->headers_in.headers.part;
+    }
+
+    for ( /* void */ ; part; part = part->next) {
+
+        h = part->elts;
+
+        for (i = 0; i < part->nelts; i++) {
+
+            if (h[i].key.len == sizeof("grpc-status") - 1
+                && ngx_strncasecmp(h[i].key.data, (u_char *) "grpc-status",
+                                   sizeof("grpc-status") - 1)
+                   == 0)
+            {
+                return h[i].value.len != 1 || h[i].value.data[0] != '0';
+            }
+        }
+    }
+
+    return 0;
+}
+
+
+/*
+ * By FastCGI, the end is END_REQUEST, or as much as Content-Length said.  nginx
+ * takes the close of a connection that is not kept for the end too, and on one
+ * that is kept it takes less than Content-Length for an error and the end.
+ */
+
+static ngx_uint_t
+ngx_http_taptalent_upstream_ended(ngx_http_upstream_t *u)
+{
+    ngx_connection_t  *c;
+    ngx_event_pipe_t  *p;
+
+    if (u->schema.len != sizeof("fastcgi://") - 1
+        || ngx_strncmp(u->schema.data, "fastcgi://", u->schema.len) != 0)
+    {
+        return 1;
+    }
+
+    if (!u->buffering) {
+        return u->length == 0;
+    }
+
+    p = u->pipe;
+    c = u->peer.connection;
+
+    /* an error of the connection after the end is none */
+
+    return p->upstream_done
+           && (!p->upstream_error || (c && c->read->error));
+}
+
+
+/*
+ * The filters behind this one would work for nobody, and those for which a
+ * subrequest is a part of a page can fail.
+ */
+
+ngx_int_t
+ngx_http_taptalent_delivery_body(ngx_http_request_t *r, ngx_chain_t *in)
+{
+    ngx_buf_t                         *b;
+    ngx_http_taptalent_deliver_ctx_t  *dctx;
+
+    dctx = ngx_http_taptalent_deliver_ctx(r);
+
+    if (dctx == NULL || in == NULL) {
+        return NGX_DECLINED;
+    }
+
+    for ( /* void */ ; in; in = in->next) {
+
+        b = in->buf;
+
+        ngx_http_taptalent_look(dctx, b);
+
+        r->connection->sent += ngx_buf_size(b);
+
+        b->pos = b->last;
+        b->file_pos = b->file_last;
+    }
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_http_taptalent_look(ngx_http_taptalent_deliver_ctx_t *dctx, ngx_buf_t *b)
+{
+    u_char     *p;
+    ngx_str_t  *text;
+
+    text = &dctx->ctx.delivery->confirm;
+
+    if (!ngx_buf_in_memory(b)) {
+        return;
+    }
+
+    for (p = b->pos; p < b->last; p++) {
+
+        if (dctx->matched == text->len) {
+            return;
+        }
+
+        dctx->matched = ngx_http_taptalent_match(text, dctx->matched, *p);
+    }
+}
+
+
+/*
+ * How much of the text's beginning has been seen with one more byte: if it is
+ * not the next one, the longest beginning that what was seen ends with.
+ */
+
+static size_t
+ngx_http_taptalent_match(ngx_str_t *text, size_t matched, u_char c)
+{
+    size_t  n;
+
+    while (text->data[matched] != c) {
+
+        if (matched == 0) {
+            return 0;
+        }
+
+        n = matched;
+
+        do {
+            n--;
+        } while (ngx_memcmp(text->data, text->data + matched - n, n) != 0);
+
+        matched = n;
+    }
+
+    return matched + 1;
+}
