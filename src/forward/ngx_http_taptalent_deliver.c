@@ -32,33 +32,33 @@
 #define NGX_HTTP_TAPTALENT_BLOCKED      100  /* ms, until it is asked again */
 
 
-static ngx_http_taptalent_deliver_ctx_t *ngx_http_taptalent_connection(
+static ngx_http_taptalent_deliver_ctx_t *ngx_http_taptalent_deliver_connection(
     ngx_http_taptalent_delivery_t *d, ngx_log_t *log);
-static void ngx_http_taptalent_address(
+static void ngx_http_taptalent_deliver_address(
     ngx_http_taptalent_deliver_ctx_t *dctx);
-static ngx_socket_t ngx_http_taptalent_socket(ngx_log_t *log);
-static ngx_int_t ngx_http_taptalent_request(
+static ngx_socket_t ngx_http_taptalent_deliver_socket(ngx_log_t *log);
+static ngx_int_t ngx_http_taptalent_deliver_create_request(
     ngx_http_taptalent_deliver_ctx_t *dctx);
-static void ngx_http_taptalent_woken(ngx_http_request_t *r);
-static void ngx_http_taptalent_terminated(void *data);
-static void ngx_http_taptalent_timed_out(ngx_event_t *ev);
-static void ngx_http_taptalent_delivered(ngx_event_t *ev);
-static ngx_uint_t ngx_http_taptalent_connected(ngx_http_request_t *r);
-static void ngx_http_taptalent_event(ngx_event_t *ev);
-static void ngx_http_taptalent_no_request(ngx_http_request_t *r);
-static ssize_t ngx_http_taptalent_no_recv(ngx_connection_t *c, u_char *buf,
-    size_t size);
-static ssize_t ngx_http_taptalent_no_send(ngx_connection_t *c, u_char *buf,
-    size_t size);
-static ngx_chain_t *ngx_http_taptalent_no_send_chain(ngx_connection_t *c,
-    ngx_chain_t *in, off_t limit);
+static void ngx_http_taptalent_deliver_woken(ngx_http_request_t *r);
+static void ngx_http_taptalent_deliver_terminated(void *data);
+static void ngx_http_taptalent_deliver_timed_out(ngx_event_t *ev);
+static void ngx_http_taptalent_delivery_done(ngx_event_t *ev);
+static ngx_uint_t ngx_http_taptalent_deliver_connected(ngx_http_request_t *r);
+static void ngx_http_taptalent_deliver_event(ngx_event_t *ev);
+static void ngx_http_taptalent_deliver_no_request(ngx_http_request_t *r);
+static ssize_t ngx_http_taptalent_deliver_no_recv(ngx_connection_t *c,
+    u_char *buf, size_t size);
+static ssize_t ngx_http_taptalent_deliver_no_send(ngx_connection_t *c,
+    u_char *buf, size_t size);
+static ngx_chain_t *ngx_http_taptalent_deliver_no_send_chain(
+    ngx_connection_t *c, ngx_chain_t *in, off_t limit);
 static u_char *ngx_http_taptalent_deliver_log(ngx_log_t *log, u_char *buf,
     size_t len);
 
 
-static ngx_str_t  ngx_http_taptalent_addr = ngx_string("127.0.0.1");
-static ngx_str_t  ngx_http_taptalent_post = ngx_string("POST");
-static ngx_str_t  ngx_http_taptalent_protocol = ngx_string("HTTP/1.1");
+static ngx_str_t  ngx_http_taptalent_deliver_addr = ngx_string("127.0.0.1");
+static ngx_str_t  ngx_http_taptalent_deliver_post = ngx_string("POST");
+static ngx_str_t  ngx_http_taptalent_deliver_protocol = ngx_string("HTTP/1.1");
 
 
 ngx_int_t
@@ -73,17 +73,17 @@ ngx_http_taptalent_delivery_create(ngx_http_taptalent_delivery_t *d,
     d->timed_out = 0;
     d->connected = 1;
 
-    dctx = ngx_http_taptalent_connection(d, log);
+    dctx = ngx_http_taptalent_deliver_connection(d, log);
     if (dctx == NULL) {
         return NGX_ERROR;
     }
 
     d->ctx = dctx;
 
-    if (ngx_http_taptalent_request(dctx) != NGX_OK
-        || ngx_http_taptalent_request_headers(dctx) != NGX_OK
-        || ngx_http_taptalent_request_body(dctx) != NGX_OK
-        || ngx_http_taptalent_request_uri(dctx) != NGX_OK)
+    if (ngx_http_taptalent_deliver_create_request(dctx) != NGX_OK
+        || ngx_http_taptalent_deliver_request_headers(dctx) != NGX_OK
+        || ngx_http_taptalent_deliver_request_body(dctx) != NGX_OK
+        || ngx_http_taptalent_deliver_request_uri(dctx) != NGX_OK)
     {
         ngx_http_taptalent_delivery_free(d);
         return NGX_ERROR;
@@ -94,7 +94,7 @@ ngx_http_taptalent_delivery_create(ngx_http_taptalent_delivery_t *d,
 
 
 static ngx_http_taptalent_deliver_ctx_t *
-ngx_http_taptalent_connection(ngx_http_taptalent_delivery_t *d,
+ngx_http_taptalent_deliver_connection(ngx_http_taptalent_delivery_t *d,
     ngx_log_t *log)
 {
     ngx_pool_t                        *pool;
@@ -103,7 +103,7 @@ ngx_http_taptalent_connection(ngx_http_taptalent_delivery_t *d,
     ngx_connection_t                  *c;
     ngx_http_taptalent_deliver_ctx_t  *dctx;
 
-    fd = ngx_http_taptalent_socket(log);
+    fd = ngx_http_taptalent_deliver_socket(log);
     if (fd == (ngx_socket_t) -1) {
         return NULL;
     }
@@ -138,13 +138,13 @@ ngx_http_taptalent_connection(ngx_http_taptalent_delivery_t *d,
 
     rev->data = c;
     rev->log = &dctx->log;
-    rev->handler = ngx_http_taptalent_event;
+    rev->handler = ngx_http_taptalent_deliver_event;
     rev->index = NGX_INVALID_INDEX;
     rev->active = 1;
 
     wev->data = c;
     wev->log = &dctx->log;
-    wev->handler = ngx_http_taptalent_event;
+    wev->handler = ngx_http_taptalent_deliver_event;
     wev->index = NGX_INVALID_INDEX;
     wev->write = 1;
     wev->ready = 1;
@@ -152,19 +152,19 @@ ngx_http_taptalent_connection(ngx_http_taptalent_delivery_t *d,
 
     dctx->done.data = dctx;
     dctx->done.log = &dctx->log;
-    dctx->done.handler = ngx_http_taptalent_delivered;
+    dctx->done.handler = ngx_http_taptalent_delivery_done;
 
     dctx->timer.data = dctx;
     dctx->timer.log = &dctx->log;
-    dctx->timer.handler = ngx_http_taptalent_timed_out;
+    dctx->timer.handler = ngx_http_taptalent_deliver_timed_out;
 
     c->data = &dctx->http_connection;
     c->read = rev;
     c->write = wev;
     c->fd = fd;
-    c->recv = ngx_http_taptalent_no_recv;
-    c->send = ngx_http_taptalent_no_send;
-    c->send_chain = ngx_http_taptalent_no_send_chain;
+    c->recv = ngx_http_taptalent_deliver_no_recv;
+    c->send = ngx_http_taptalent_deliver_no_send;
+    c->send_chain = ngx_http_taptalent_deliver_no_send_chain;
     c->log = &dctx->log;
     c->pool = pool;
     c->number = dctx->log.connection;
@@ -173,14 +173,14 @@ ngx_http_taptalent_connection(ngx_http_taptalent_delivery_t *d,
     c->tcp_nodelay = NGX_TCP_NODELAY_DISABLED;
     c->tcp_nopush = NGX_TCP_NOPUSH_DISABLED;
 
-    ngx_http_taptalent_address(dctx);
+    ngx_http_taptalent_deliver_address(dctx);
 
     return dctx;
 }
 
 
 static void
-ngx_http_taptalent_address(ngx_http_taptalent_deliver_ctx_t *dctx)
+ngx_http_taptalent_deliver_address(ngx_http_taptalent_deliver_ctx_t *dctx)
 {
     ngx_connection_t  *c;
 
@@ -197,7 +197,7 @@ ngx_http_taptalent_address(ngx_http_taptalent_deliver_ctx_t *dctx)
     c->socklen = sizeof(struct sockaddr_in);
     c->local_sockaddr = (struct sockaddr *) &dctx->local_sockaddr;
     c->local_socklen = sizeof(struct sockaddr_in);
-    c->addr_text = ngx_http_taptalent_addr;
+    c->addr_text = ngx_http_taptalent_deliver_addr;
 }
 
 
@@ -209,7 +209,7 @@ ngx_http_taptalent_address(ngx_http_taptalent_deliver_ctx_t *dctx)
  */
 
 static ngx_socket_t
-ngx_http_taptalent_socket(ngx_log_t *log)
+ngx_http_taptalent_deliver_socket(ngx_log_t *log)
 {
     static ngx_socket_t  fd = (ngx_socket_t) -1;
 
@@ -239,7 +239,8 @@ ngx_http_taptalent_socket(ngx_log_t *log)
 
 
 static ngx_int_t
-ngx_http_taptalent_request(ngx_http_taptalent_deliver_ctx_t *dctx)
+ngx_http_taptalent_deliver_create_request(
+    ngx_http_taptalent_deliver_ctx_t *dctx)
 {
     ngx_connection_t    *c;
     ngx_http_cleanup_t  *cln;
@@ -269,12 +270,12 @@ ngx_http_taptalent_request(ngx_http_taptalent_deliver_ctx_t *dctx)
 #endif
 
     r->method = NGX_HTTP_POST;
-    r->method_name = ngx_http_taptalent_post;
+    r->method_name = ngx_http_taptalent_deliver_post;
     r->http_version = NGX_HTTP_VERSION_11;
-    r->http_protocol = ngx_http_taptalent_protocol;
+    r->http_protocol = ngx_http_taptalent_deliver_protocol;
 
-    r->read_event_handler = ngx_http_taptalent_no_request;
-    r->write_event_handler = ngx_http_taptalent_woken;
+    r->read_event_handler = ngx_http_taptalent_deliver_no_request;
+    r->write_event_handler = ngx_http_taptalent_deliver_woken;
 
     r->header_in = ngx_create_temp_buf(r->pool, 1);
     if (r->header_in == NULL) {
@@ -286,7 +287,7 @@ ngx_http_taptalent_request(ngx_http_taptalent_deliver_ctx_t *dctx)
         return NGX_ERROR;
     }
 
-    cln->handler = ngx_http_taptalent_terminated;
+    cln->handler = ngx_http_taptalent_deliver_terminated;
     cln->data = dctx;
 
     dctx->ctx.event = dctx->ctx.delivery->event;
@@ -321,7 +322,7 @@ ngx_http_taptalent_delivery_send(ngx_http_taptalent_delivery_t *d)
         return;
     }
 
-    ps->handler = ngx_http_taptalent_answered;
+    ps->handler = ngx_http_taptalent_deliver_answer_ended;
     ps->data = dctx;
 
     if (ngx_http_subrequest(r, &r->uri, &dctx->args, &sr, ps, 0) != NGX_OK) {
@@ -332,7 +333,7 @@ ngx_http_taptalent_delivery_send(ngx_http_taptalent_delivery_t *d)
     /* a subrequest is made a GET without a length */
 
     sr->method = NGX_HTTP_POST;
-    sr->method_name = ngx_http_taptalent_post;
+    sr->method_name = ngx_http_taptalent_deliver_post;
     sr->headers_in.content_length_n = dctx->ctx.event.body.len;
 
     ngx_http_set_ctx(sr, &dctx->ctx, ngx_http_taptalent_webhook_module);
@@ -353,7 +354,7 @@ ngx_http_taptalent_delivery_send(ngx_http_taptalent_delivery_t *d)
 
 
 static void
-ngx_http_taptalent_woken(ngx_http_request_t *r)
+ngx_http_taptalent_deliver_woken(ngx_http_request_t *r)
 {
     ngx_http_taptalent_deliver_ctx_t  *dctx;
 
@@ -367,7 +368,7 @@ ngx_http_taptalent_woken(ngx_http_request_t *r)
 
 
 static void
-ngx_http_taptalent_terminated(void *data)
+ngx_http_taptalent_deliver_terminated(void *data)
 {
     ngx_http_taptalent_deliver_ctx_t *dctx = data;
 
@@ -380,7 +381,7 @@ ngx_http_taptalent_terminated(void *data)
 /* from the timer, so that nothing of the core is about to return to it */
 
 static void
-ngx_http_taptalent_timed_out(ngx_event_t *ev)
+ngx_http_taptalent_deliver_timed_out(ngx_event_t *ev)
 {
     ngx_http_taptalent_delivery_t     *d;
     ngx_http_taptalent_deliver_ctx_t  *dctx;
@@ -406,12 +407,12 @@ ngx_http_taptalent_timed_out(ngx_event_t *ev)
     d->unconfirmed = 0;
     d->timed_out = 1;
 
-    ngx_http_taptalent_delivered(&dctx->done);
+    ngx_http_taptalent_delivery_done(&dctx->done);
 }
 
 
 static void
-ngx_http_taptalent_delivered(ngx_event_t *ev)
+ngx_http_taptalent_delivery_done(ngx_event_t *ev)
 {
     ngx_http_taptalent_delivery_t     *d;
     ngx_http_taptalent_deliver_ctx_t  *dctx;
@@ -419,7 +420,7 @@ ngx_http_taptalent_delivered(ngx_event_t *ev)
     dctx = ev->data;
     d = dctx->ctx.delivery;
 
-    d->connected = ngx_http_taptalent_connected(dctx->subrequest);
+    d->connected = ngx_http_taptalent_deliver_connected(dctx->subrequest);
 
     ngx_http_taptalent_delivery_free(d);
 
@@ -433,7 +434,7 @@ ngx_http_taptalent_delivered(ngx_event_t *ev)
  */
 
 static ngx_uint_t
-ngx_http_taptalent_connected(ngx_http_request_t *r)
+ngx_http_taptalent_deliver_connected(ngx_http_request_t *r)
 {
     ngx_uint_t                  i;
     ngx_http_upstream_t        *u;
@@ -523,7 +524,7 @@ ngx_http_taptalent_delivery_blocked(ngx_http_taptalent_delivery_t *d)
 /* as ngx_http_request_handler(): a limit_req may have set a timer */
 
 static void
-ngx_http_taptalent_event(ngx_event_t *ev)
+ngx_http_taptalent_deliver_event(ngx_event_t *ev)
 {
     ngx_connection_t    *c;
     ngx_http_request_t  *r;
@@ -545,7 +546,7 @@ ngx_http_taptalent_event(ngx_event_t *ev)
 
 
 static void
-ngx_http_taptalent_no_request(ngx_http_request_t *r)
+ngx_http_taptalent_deliver_no_request(ngx_http_request_t *r)
 {
     ngx_log_debug0(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
                    "taptalent no request to read");
@@ -553,14 +554,16 @@ ngx_http_taptalent_no_request(ngx_http_request_t *r)
 
 
 static ssize_t
-ngx_http_taptalent_no_recv(ngx_connection_t *c, u_char *buf, size_t size)
+ngx_http_taptalent_deliver_no_recv(ngx_connection_t *c, u_char *buf,
+    size_t size)
 {
     return 0;
 }
 
 
 static ssize_t
-ngx_http_taptalent_no_send(ngx_connection_t *c, u_char *buf, size_t size)
+ngx_http_taptalent_deliver_no_send(ngx_connection_t *c, u_char *buf,
+    size_t size)
 {
     c->sent += size;
 
@@ -569,7 +572,7 @@ ngx_http_taptalent_no_send(ngx_connection_t *c, u_char *buf, size_t size)
 
 
 static ngx_chain_t *
-ngx_http_taptalent_no_send_chain(ngx_connection_t *c, ngx_chain_t *in,
+ngx_http_taptalent_deliver_no_send_chain(ngx_connection_t *c, ngx_chain_t *in,
     off_t limit)
 {
     for ( /* void */ ; in; in = in->next) {

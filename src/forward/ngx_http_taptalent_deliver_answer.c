@@ -25,11 +25,13 @@ static ngx_int_t ngx_http_taptalent_delay_seconds(ngx_str_t *value);
 static void ngx_http_taptalent_upstream_done(ngx_http_request_t *r,
     ngx_int_t rc);
 static ngx_uint_t ngx_http_taptalent_grpc_failed(ngx_http_upstream_t *u);
+static ngx_table_elt_t *ngx_http_taptalent_next_header(ngx_list_part_t **part,
+    ngx_uint_t *i, ngx_str_t *name);
 static ngx_uint_t ngx_http_taptalent_upstream_ended(ngx_http_upstream_t *u);
-static void ngx_http_taptalent_look(ngx_http_taptalent_deliver_ctx_t *dctx,
-    ngx_buf_t *b);
-static size_t ngx_http_taptalent_match(ngx_str_t *text, size_t matched,
-    u_char c);
+static void ngx_http_taptalent_deliver_answer_look(
+    ngx_http_taptalent_deliver_ctx_t *dctx, ngx_buf_t *b);
+static size_t ngx_http_taptalent_deliver_answer_match(ngx_str_t *text,
+    size_t matched, u_char c);
 
 
 /*
@@ -126,7 +128,8 @@ ngx_http_taptalent_deliver_ctx(ngx_http_request_t *r)
 /* comes once more for what was sent when it came first */
 
 ngx_int_t
-ngx_http_taptalent_answered(ngx_http_request_t *r, void *data, ngx_int_t rc)
+ngx_http_taptalent_deliver_answer_ended(ngx_http_request_t *r, void *data,
+    ngx_int_t rc)
 {
     ngx_http_taptalent_deliver_ctx_t *dctx = data;
 
@@ -186,30 +189,30 @@ ngx_http_taptalent_retry_after(ngx_http_request_t *r)
     ngx_list_part_t  *part;
     ngx_table_elt_t  *h;
 
-    for (part = &r->headers_out.headers.part; part; part = part->next) {
+    static ngx_str_t  name = ngx_string("Retry-After");
 
-        h = part->elts;
+    i = 0;
+    part = &r->headers_out.headers.part;
 
-        for (i = 0; i < part->nelts; i++) {
+    for ( ;; ) {
 
-            if (h[i].hash == 0
-                || h[i].key.len != sizeof("Retry-After") - 1
-                || ngx_strncasecmp(h[i].key.data, (u_char *) "Retry-After",
-                                   sizeof("Retry-After") - 1)
-                   != 0)
-            {
-                continue;
-            }
+        h = ngx_http_taptalent_next_header(&part, &i, &name);
 
-            seconds = ngx_http_taptalent_delay_seconds(&h[i].value);
+        if (h == NULL) {
+            return 0;
+        }
 
-            if (seconds != NGX_ERROR) {
-                return seconds;
-            }
+        if (h->hash == 0) {
+            /* one that has been removed */
+            continue;
+        }
+
+        seconds = ngx_http_taptalent_delay_seconds(&h->value);
+
+        if (seconds != NGX_ERROR) {
+            return seconds;
         }
     }
-
-    return 0;
 }
 
 
@@ -324,6 +327,8 @@ ngx_http_taptalent_grpc_failed(ngx_http_upstream_t *u)
     ngx_list_part_t  *part;
     ngx_table_elt_t  *h;
 
+    static ngx_str_t  name = ngx_string("grpc-status");
+
     if (u == NULL || u->schema.len < sizeof("grpc") - 1
         || ngx_strncmp(u->schema.data, "grpc", sizeof("grpc") - 1) != 0)
     {
@@ -336,23 +341,43 @@ ngx_http_taptalent_grpc_failed(ngx_http_upstream_t *u)
         part = &u->headers_in.headers.part;
     }
 
-    for ( /* void */ ; part; part = part->next) {
+    i = 0;
 
-        h = part->elts;
+    h = ngx_http_taptalent_next_header(&part, &i, &name);
 
-        for (i = 0; i < part->nelts; i++) {
+    return h && (h->value.len != 1 || h->value.data[0] != '0');
+}
 
-            if (h[i].key.len == sizeof("grpc-status") - 1
-                && ngx_strncasecmp(h[i].key.data, (u_char *) "grpc-status",
-                                   sizeof("grpc-status") - 1)
-                   == 0)
+
+/*
+ * The next header of that name in a list, or NULL.  "part" and "i" say where to
+ * begin, and are set to what is behind the one that is returned.
+ */
+
+static ngx_table_elt_t *
+ngx_http_taptalent_next_header(ngx_list_part_t **part, ngx_uint_t *i,
+    ngx_str_t *name)
+{
+    ngx_table_elt_t  *h;
+
+    while (*part) {
+
+        while (*i < (*part)->nelts) {
+
+            h = (ngx_table_elt_t *) (*part)->elts + (*i)++;
+
+            if (h->key.len == name->len
+                && ngx_strncasecmp(h->key.data, name->data, name->len) == 0)
             {
-                return h[i].value.len != 1 || h[i].value.data[0] != '0';
+                return h;
             }
         }
+
+        *part = (*part)->next;
+        *i = 0;
     }
 
-    return 0;
+    return NULL;
 }
 
 
@@ -409,7 +434,7 @@ ngx_http_taptalent_delivery_body(ngx_http_request_t *r, ngx_chain_t *in)
 
         b = in->buf;
 
-        ngx_http_taptalent_look(dctx, b);
+        ngx_http_taptalent_deliver_answer_look(dctx, b);
 
         r->connection->sent += ngx_buf_size(b);
 
@@ -422,7 +447,8 @@ ngx_http_taptalent_delivery_body(ngx_http_request_t *r, ngx_chain_t *in)
 
 
 static void
-ngx_http_taptalent_look(ngx_http_taptalent_deliver_ctx_t *dctx, ngx_buf_t *b)
+ngx_http_taptalent_deliver_answer_look(ngx_http_taptalent_deliver_ctx_t *dctx,
+    ngx_buf_t *b)
 {
     u_char     *p;
     ngx_str_t  *text;
@@ -439,7 +465,9 @@ ngx_http_taptalent_look(ngx_http_taptalent_deliver_ctx_t *dctx, ngx_buf_t *b)
             return;
         }
 
-        dctx->matched = ngx_http_taptalent_match(text, dctx->matched, *p);
+        dctx->matched = ngx_http_taptalent_deliver_answer_match(text,
+                                                                dctx->matched,
+                                                                *p);
     }
 }
 
@@ -450,7 +478,8 @@ ngx_http_taptalent_look(ngx_http_taptalent_deliver_ctx_t *dctx, ngx_buf_t *b)
  */
 
 static size_t
-ngx_http_taptalent_match(ngx_str_t *text, size_t matched, u_char c)
+ngx_http_taptalent_deliver_answer_match(ngx_str_t *text, size_t matched,
+    u_char c)
 {
     size_t  n;
 

@@ -50,13 +50,23 @@ typedef struct {
 } ngx_http_taptalent_deliver_ctx_t;
 
 
-ngx_int_t ngx_http_taptalent_request_headers(
+/* deliver_request: the parts of dctx->request; NGX_ERROR without memory */
+
+ngx_int_t ngx_http_taptalent_deliver_request_headers(
     ngx_http_taptalent_deliver_ctx_t *dctx);
-ngx_int_t ngx_http_taptalent_request_body(
+ngx_int_t ngx_http_taptalent_deliver_request_body(
     ngx_http_taptalent_deliver_ctx_t *dctx);
-ngx_int_t ngx_http_taptalent_request_uri(
+
+/* the same for d->uri; r->uri is empty if it is not valid, which is logged */
+ngx_int_t ngx_http_taptalent_deliver_request_uri(
     ngx_http_taptalent_deliver_ctx_t *dctx);
-ngx_int_t ngx_http_taptalent_answered(ngx_http_request_t *r,
+
+
+/*
+ * deliver_answer: the handler of the subrequest, whose data is the context.
+ * Sets what the answer says in the delivery.
+ */
+ngx_int_t ngx_http_taptalent_deliver_answer_ended(ngx_http_request_t *r,
     void *data, ngx_int_t rc);
 
 

@@ -16,14 +16,15 @@
  */
 
 
-static ngx_int_t ngx_http_taptalent_request_host(
+static ngx_int_t ngx_http_taptalent_deliver_request_host(
     ngx_http_taptalent_deliver_ctx_t *dctx);
-static ngx_int_t ngx_http_taptalent_request_header(ngx_http_request_t *r,
-    ngx_str_t *name, ngx_str_t *value);
+static ngx_int_t ngx_http_taptalent_deliver_request_header(
+    ngx_http_request_t *r, ngx_str_t *name, ngx_str_t *value);
 
 
 ngx_int_t
-ngx_http_taptalent_request_headers(ngx_http_taptalent_deliver_ctx_t *dctx)
+ngx_http_taptalent_deliver_request_headers(
+    ngx_http_taptalent_deliver_ctx_t *dctx)
 {
     u_char                         *p;
     ngx_str_t                       value, *name;
@@ -49,7 +50,7 @@ ngx_http_taptalent_request_headers(ngx_http_taptalent_deliver_ctx_t *dctx)
 
     r->headers_in.content_length_n = ev->body.len;
 
-    if (ngx_http_taptalent_request_host(dctx) != NGX_OK) {
+    if (ngx_http_taptalent_deliver_request_host(dctx) != NGX_OK) {
         return NGX_ERROR;
     }
 
@@ -67,7 +68,8 @@ ngx_http_taptalent_request_headers(ngx_http_taptalent_deliver_ctx_t *dctx)
             continue;
         }
 
-        if (ngx_http_taptalent_request_header(r, name, &ev->headers[i].value)
+        if (ngx_http_taptalent_deliver_request_header(r, name,
+                                                      &ev->headers[i].value)
             != NGX_OK)
         {
             return NGX_ERROR;
@@ -82,9 +84,11 @@ ngx_http_taptalent_request_headers(ngx_http_taptalent_deliver_ctx_t *dctx)
     value.data = p;
     value.len = ngx_sprintf(p, "%ui", d->attempt) - p;
 
-    if (ngx_http_taptalent_request_header(r, &id, &ev->id) != NGX_OK
-        || ngx_http_taptalent_request_header(r, &attempt, &value) != NGX_OK
-        || ngx_http_taptalent_request_header(r, &received, &d->received)
+    if (ngx_http_taptalent_deliver_request_header(r, &id, &ev->id) != NGX_OK
+        || ngx_http_taptalent_deliver_request_header(r, &attempt, &value)
+           != NGX_OK
+        || ngx_http_taptalent_deliver_request_header(r, &received,
+                                                     &d->received)
            != NGX_OK)
     {
         return NGX_ERROR;
@@ -100,7 +104,7 @@ ngx_http_taptalent_request_headers(ngx_http_taptalent_deliver_ctx_t *dctx)
  */
 
 static ngx_int_t
-ngx_http_taptalent_request_host(ngx_http_taptalent_deliver_ctx_t *dctx)
+ngx_http_taptalent_deliver_request_host(ngx_http_taptalent_deliver_ctx_t *dctx)
 {
     size_t                     n;
     ngx_str_t                  host;
@@ -132,15 +136,15 @@ ngx_http_taptalent_request_host(ngx_http_taptalent_deliver_ctx_t *dctx)
     ngx_strlow(r->headers_in.server.data, host.data, n);
     r->headers_in.server.len = n;
 
-    return ngx_http_taptalent_request_header(r, &name, &host);
+    return ngx_http_taptalent_deliver_request_header(r, &name, &host);
 }
 
 
 /* names in lower case become "X-Webhook-Event" */
 
 static ngx_int_t
-ngx_http_taptalent_request_header(ngx_http_request_t *r, ngx_str_t *name,
-    ngx_str_t *value)
+ngx_http_taptalent_deliver_request_header(ngx_http_request_t *r,
+    ngx_str_t *name, ngx_str_t *value)
 {
     u_char           *p;
     ngx_uint_t        i;
@@ -182,7 +186,7 @@ ngx_http_taptalent_request_header(ngx_http_request_t *r, ngx_str_t *name,
 
 
 ngx_int_t
-ngx_http_taptalent_request_body(ngx_http_taptalent_deliver_ctx_t *dctx)
+ngx_http_taptalent_deliver_request_body(ngx_http_taptalent_deliver_ctx_t *dctx)
 {
     ngx_buf_t                *b;
     ngx_chain_t              *cl;
@@ -226,7 +230,7 @@ ngx_http_taptalent_request_body(ngx_http_taptalent_deliver_ctx_t *dctx)
 
 
 ngx_int_t
-ngx_http_taptalent_request_uri(ngx_http_taptalent_deliver_ctx_t *dctx)
+ngx_http_taptalent_deliver_request_uri(ngx_http_taptalent_deliver_ctx_t *dctx)
 {
     size_t                          len;
     u_char                         *p;
