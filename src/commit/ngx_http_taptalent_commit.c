@@ -128,9 +128,9 @@ ngx_http_taptalent_commit_ready(ngx_http_taptalent_commit_t *c, size_t len,
         ngx_http_taptalent_commit_init(c, ngx_cycle->log);
     }
 
-    if (c->failed) {
+    if (c->state != NGX_HTTP_TAPTALENT_COMMIT_OK) {
 
-        if (c->broken) {
+        if (c->state == NGX_HTTP_TAPTALENT_COMMIT_BROKEN) {
             *why = "the spool has failed, until reload";
             return NGX_DECLINED;
         }
@@ -195,7 +195,7 @@ ngx_http_taptalent_commit_open(ngx_http_taptalent_commit_t *c)
         return NGX_ERROR;
     }
 
-    if (c->failed) {
+    if (c->state == NGX_HTTP_TAPTALENT_COMMIT_FAILED) {
         ngx_http_taptalent_commit_mended(c);
     }
 
@@ -284,12 +284,14 @@ ngx_http_taptalent_commit_reserve(ngx_http_taptalent_commit_t *c, size_t len,
 
     /* it may have changed while the body was read */
 
-    if (c->broken || !c->spool.opened) {
+    if (c->state == NGX_HTTP_TAPTALENT_COMMIT_BROKEN || !c->spool.opened) {
         *why = "the spool has failed, until reload";
         return NULL;
     }
 
-    if (c->failed && ngx_http_taptalent_commit_probed(c, why) != NGX_OK) {
+    if (c->state != NGX_HTTP_TAPTALENT_COMMIT_OK
+        && ngx_http_taptalent_commit_probed(c, why) != NGX_OK)
+    {
         return NULL;
     }
 
@@ -324,7 +326,7 @@ ngx_http_taptalent_commit_reserve(ngx_http_taptalent_commit_t *c, size_t len,
 
     /* who was let in and is refused for its body has tried nothing */
 
-    if (c->failed) {
+    if (c->state != NGX_HTTP_TAPTALENT_COMMIT_OK) {
         c->probe = ngx_current_msec + NGX_HTTP_TAPTALENT_PROBE;
     }
 
@@ -588,7 +590,7 @@ ngx_http_taptalent_commit_result(ngx_http_taptalent_commit_t *c,
 
         ngx_http_taptalent_commit_take(c->gathering, waiters);
 
-    } else if (c->failed) {
+    } else if (c->state == NGX_HTTP_TAPTALENT_COMMIT_FAILED) {
         ngx_http_taptalent_commit_mended(c);
     }
 
@@ -601,7 +603,7 @@ ngx_http_taptalent_commit_result(ngx_http_taptalent_commit_t *c,
 static void
 ngx_http_taptalent_commit_mended(ngx_http_taptalent_commit_t *c)
 {
-    c->failed = 0;
+    c->state = NGX_HTTP_TAPTALENT_COMMIT_OK;
 
     ngx_http_taptalent_zone_tell(c->stats, NGX_HTTP_TAPTALENT_WORKS);
 
@@ -613,20 +615,25 @@ ngx_http_taptalent_commit_mended(ngx_http_taptalent_commit_t *c)
 static void
 ngx_http_taptalent_commit_failed(ngx_http_taptalent_commit_t *c)
 {
-    ngx_uint_t  level;
+    ngx_uint_t  level, broken;
 
     /* a line for the first failure, not for each attempt after it */
 
-    level = c->failed ? NGX_LOG_INFO : NGX_LOG_CRIT;
+    level = (c->state == NGX_HTTP_TAPTALENT_COMMIT_OK) ? NGX_LOG_CRIT
+                                                       : NGX_LOG_INFO;
 
     if (ngx_http_taptalent_spool_broken(c->error.err)) {
 
         /* pages may be marked clean that never reached the disk */
-        c->broken = 1;
+        c->state = NGX_HTTP_TAPTALENT_COMMIT_BROKEN;
         level = NGX_LOG_CRIT;
+
+    } else if (c->state == NGX_HTTP_TAPTALENT_COMMIT_OK) {
+        c->state = NGX_HTTP_TAPTALENT_COMMIT_FAILED;
     }
 
-    c->failed = 1;
+    broken = (c->state == NGX_HTTP_TAPTALENT_COMMIT_BROKEN);
+
     c->probe = ngx_current_msec + NGX_HTTP_TAPTALENT_PROBE;
 
     /* what was measured did not help */
@@ -636,15 +643,15 @@ ngx_http_taptalent_commit_failed(ngx_http_taptalent_commit_t *c)
     ngx_http_taptalent_zone_count(c->stats, commit_errors, 1);
 
     ngx_http_taptalent_zone_tell(c->stats,
-                                 c->broken ? NGX_HTTP_TAPTALENT_BROKEN
-                                           : NGX_HTTP_TAPTALENT_FAILED);
+                                 broken ? NGX_HTTP_TAPTALENT_BROKEN
+                                        : NGX_HTTP_TAPTALENT_FAILED);
 
     ngx_log_error(level, c->start.log, c->error.err,
                   "%s \"%V/%s\" failed, %s %s",
                   c->error.call, &c->spool.path, c->error.dir,
                   c->max_size ? "nothing is put into quarantine"
                               : "events are refused",
-                  c->broken ? "until reload" : "but for one a second");
+                  broken ? "until reload" : "but for one a second");
 }
 
 

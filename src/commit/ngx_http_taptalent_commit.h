@@ -58,6 +58,20 @@ typedef struct {
 } ngx_http_taptalent_batch_t;
 
 
+/*
+ * What the last commit, or the last attempt to open the spool, has come to.
+ * OK -> FAILED: an error, events are refused but for one each second, which
+ * tries.  FAILED -> OK: that one is durable, or the spool is open.
+ * OK, FAILED -> BROKEN: an error of the disk, until reload.
+ */
+
+typedef enum {
+    NGX_HTTP_TAPTALENT_COMMIT_OK = 0,
+    NGX_HTTP_TAPTALENT_COMMIT_FAILED,
+    NGX_HTTP_TAPTALENT_COMMIT_BROKEN
+} ngx_http_taptalent_commit_state_e;
+
+
 typedef struct {
     /* ngx_event_ident() reads a timer's data as a connection */
     void                              *ident[4];
@@ -100,8 +114,7 @@ typedef struct {
     ngx_http_taptalent_spool_error_t   error;
 
     ngx_msec_t                         probe;       /* next one if failed */
-    unsigned                           failed:1;
-    unsigned                           broken:1;    /* until reload */
+    ngx_http_taptalent_commit_state_e  state;
     unsigned                           slow:1;      /* and logged */
 
     ngx_msec_t                         measured;

@@ -69,9 +69,9 @@ ngx_http_taptalent_attempt_send(ngx_http_taptalent_item_t *item)
 
     item->trial = 0;
 
-    if (dest && dest->down) {
+    if (dest && dest->state != NGX_HTTP_TAPTALENT_DEST_UP) {
 
-        if (!dest->due) {
+        if (dest->state != NGX_HTTP_TAPTALENT_DEST_DUE) {
             ngx_http_taptalent_delivery_free(&item->delivery);
             item->delivery.attempt--;
 
@@ -120,12 +120,20 @@ ngx_http_taptalent_attempt_break_off(ngx_http_taptalent_queue_t *q)
 static void
 ngx_http_taptalent_attempt_landed(ngx_http_taptalent_item_t *item)
 {
+    ngx_http_taptalent_dest_t  *dest;
+
     ngx_queue_remove(&item->queue);
 
     item->owner->retrying -= (item->delivery.attempt > 1);
 
     if (item->trial) {
-        item->dest->trials--;
+        dest = item->dest;
+
+        if (--dest->trials == 0
+            && dest->state == NGX_HTTP_TAPTALENT_DEST_PROBING)
+        {
+            dest->state = NGX_HTTP_TAPTALENT_DEST_DOWN;
+        }
     }
 }
 
@@ -223,7 +231,7 @@ ngx_http_taptalent_attempt_failed(ngx_http_taptalent_item_t *item)
 
     delay = ngx_http_taptalent_dest_backoff(q, d->attempt, d->retry_after);
 
-    if (dest && dest->down) {
+    if (dest && dest->state != NGX_HTTP_TAPTALENT_DEST_UP) {
 
         item->next = ngx_current_msec + delay;
         item->asked = (d->retry_after > 0);

@@ -136,14 +136,13 @@ ngx_http_taptalent_dest_up(ngx_http_taptalent_dest_t *dest)
     dest->failures = 0;
     dest->asked = 0;
 
-    if (!dest->down) {
+    if (dest->state == NGX_HTTP_TAPTALENT_DEST_UP) {
         return;
     }
 
     q = dest->owner;
 
-    dest->down = 0;
-    dest->due = 0;
+    dest->state = NGX_HTTP_TAPTALENT_DEST_UP;
 
     if (dest->timer.timer_set) {
         ngx_del_timer(&dest->timer);
@@ -204,7 +203,7 @@ ngx_http_taptalent_dest_failed(ngx_http_taptalent_dest_t *dest,
 
     itself = (d->connected && item->run != dest->run);
 
-    if (!dest->down) {
+    if (dest->state == NGX_HTTP_TAPTALENT_DEST_UP) {
 
         if (!d->connected
             || (!itself && dest->failures >= NGX_HTTP_TAPTALENT_FAILURES))
@@ -241,8 +240,7 @@ ngx_http_taptalent_dest_down(ngx_http_taptalent_dest_t *dest,
 
     d = &item->delivery;
 
-    dest->down = 1;
-    dest->due = 0;
+    dest->state = NGX_HTTP_TAPTALENT_DEST_DOWN;
     dest->reached = (d->connected && dest->asked < dest->failures);
     dest->probes = 1;
     dest->tried = ngx_current_msec;
@@ -288,7 +286,7 @@ ngx_http_taptalent_dest_try(ngx_http_taptalent_dest_t *dest,
     item->trial = 1;
 
     dest->trials++;
-    dest->due = 0;
+    dest->state = NGX_HTTP_TAPTALENT_DEST_PROBING;
     dest->tried = ngx_current_msec;
 
     if ((ngx_msec_int_t) (dest->probe_at - ngx_current_msec) <= 0) {
@@ -328,7 +326,7 @@ ngx_http_taptalent_dest_arm(ngx_http_taptalent_dest_t *dest)
     ngx_msec_int_t                 left;
     ngx_http_taptalent_forward_t  *forward;
 
-    if (dest->due) {
+    if (dest->state == NGX_HTTP_TAPTALENT_DEST_DUE) {
         return;
     }
 
@@ -370,7 +368,7 @@ ngx_http_taptalent_dest_timer(ngx_event_t *ev)
                ((char *) ev->data - offsetof(ngx_http_taptalent_dest_t, ident));
     q = dest->owner;
 
-    dest->due = 1;
+    dest->state = NGX_HTTP_TAPTALENT_DEST_DUE;
 
     /*
      * The event may go elsewhere by now, or there is none, and one that is in

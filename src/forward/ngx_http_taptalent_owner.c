@@ -127,14 +127,14 @@ ngx_http_taptalent_owner_poll(ngx_event_t *ev)
         return;
     }
 
-    if (!q->owner && !q->draining) {
+    if (q->state == NGX_HTTP_TAPTALENT_QUEUE_IDLE) {
         ngx_http_taptalent_owner_take(q);
 
     } else if (!q->spool->opened) {
         (void) ngx_http_taptalent_owner_entered(q);
     }
 
-    if (q->owner) {
+    if (q->state == NGX_HTTP_TAPTALENT_QUEUE_OWNER) {
         rescan = q->notify ? NGX_HTTP_TAPTALENT_RESCAN
                            : NGX_HTTP_TAPTALENT_SCANNING;
 
@@ -173,7 +173,7 @@ ngx_http_taptalent_owner_entered(ngx_http_taptalent_queue_t *q)
 
     c = q->commit;
 
-    if (!c->spool.opened && !c->broken
+    if (!c->spool.opened && c->state != NGX_HTTP_TAPTALENT_COMMIT_BROKEN
         && (ngx_msec_int_t) (c->probe - ngx_current_msec) <= 0)
     {
         (void) ngx_http_taptalent_commit_open(c);
@@ -223,7 +223,8 @@ ngx_http_taptalent_owner_take(ngx_http_taptalent_queue_t *q)
     }
 
     q->broken = 0;
-    q->owner = 1;
+    q->locked = 1;
+    q->state = NGX_HTTP_TAPTALENT_QUEUE_OWNER;
     q->rescan = 1;
 
     ngx_http_taptalent_zone_forwards(q->forward->stats);
@@ -349,11 +350,11 @@ ngx_http_taptalent_owner_drain(ngx_http_taptalent_queue_t *q)
 {
     ngx_core_conf_t  *ccf;
 
-    if (q->draining) {
+    if (q->state >= NGX_HTTP_TAPTALENT_QUEUE_DRAINING) {
         return;
     }
 
-    q->draining = 1;
+    q->state = NGX_HTTP_TAPTALENT_QUEUE_DRAINING;
 
     ccf = (ngx_core_conf_t *) ngx_get_conf(q->cycle->conf_ctx,
                                            ngx_core_module);
@@ -383,7 +384,7 @@ ngx_http_taptalent_owner_hold(ngx_event_t *ev)
         ngx_http_taptalent_owner_drain(q);
     }
 
-    if (q->draining && q->deadline
+    if (q->state >= NGX_HTTP_TAPTALENT_QUEUE_DRAINING && q->deadline
         && (ngx_msec_int_t) (q->deadline - ngx_current_msec) <= 0)
     {
         if (q->spool == NULL && q->items) {
@@ -396,7 +397,7 @@ ngx_http_taptalent_owner_hold(ngx_event_t *ev)
         ngx_http_taptalent_attempt_break_off(q);
 
         if (q->spool == NULL) {
-            q->lost = 1;
+            q->state = NGX_HTTP_TAPTALENT_QUEUE_LOST;
             return;
         }
     }
@@ -412,11 +413,12 @@ ngx_http_taptalent_owner_release(ngx_http_taptalent_queue_t *q)
 {
     ngx_connection_t  *c;
 
-    if (!q->owner) {
+    if (!q->locked) {
         return;
     }
 
-    q->owner = 0;
+    q->locked = 0;
+    q->state = NGX_HTTP_TAPTALENT_QUEUE_RELEASED;
 
     if (q->scan.dir) {
         (void) closedir(q->scan.dir);

@@ -101,7 +101,7 @@ ngx_http_taptalent_queue_run(ngx_event_t *ev)
 
     q = ev->data;
 
-    if (q->lost) {
+    if (q->state == NGX_HTTP_TAPTALENT_QUEUE_LOST) {
         return;
     }
 
@@ -117,12 +117,14 @@ ngx_http_taptalent_queue_run(ngx_event_t *ev)
         ngx_http_taptalent_attempt_send(item);
     }
 
-    if (q->draining && !q->parting && ngx_queue_empty(&q->flying)) {
-        q->parting = 1;
+    if (q->state == NGX_HTTP_TAPTALENT_QUEUE_DRAINING
+        && ngx_queue_empty(&q->flying))
+    {
+        q->state = NGX_HTTP_TAPTALENT_QUEUE_PARTING;
         q->resettle = 1;
     }
 
-    if (q->owner && !q->working) {
+    if (q->locked && !q->working) {
         ngx_http_taptalent_queue_task_start(q);
     }
 
@@ -139,7 +141,7 @@ ngx_http_taptalent_queue_run(ngx_event_t *ev)
         ngx_del_timer(&q->hold);
     }
 
-    if (q->draining) {
+    if (q->state >= NGX_HTTP_TAPTALENT_QUEUE_DRAINING) {
         q->drained(q);
     }
 }
@@ -154,7 +156,8 @@ ngx_http_taptalent_queue_may_send(ngx_http_taptalent_queue_t *q)
         return 0;
     }
 
-    return q->spool == NULL || (q->owner && !q->draining && !q->broken);
+    return q->spool == NULL
+           || (q->state == NGX_HTTP_TAPTALENT_QUEUE_OWNER && !q->broken);
 }
 
 

@@ -65,6 +65,21 @@ typedef struct {
 
 
 /*
+ * A destination.  UP -> DOWN: it cannot be reached, or fails with several
+ * events in a row.  DOWN, PROBING -> DUE: its timer, an event may be sent to
+ * see.  DUE -> PROBING: one is sent.  PROBING -> DOWN: the last of these has
+ * failed.  Any -> UP: an answer that is no failure of the destination.
+ */
+
+typedef enum {
+    NGX_HTTP_TAPTALENT_DEST_UP = 0,
+    NGX_HTTP_TAPTALENT_DEST_DOWN,
+    NGX_HTTP_TAPTALENT_DEST_DUE,
+    NGX_HTTP_TAPTALENT_DEST_PROBING
+} ngx_http_taptalent_dest_state_e;
+
+
+/*
  * "run" is the number of the current run of failures, which an answer that is
  * none ends.  While the destination is down its events wait in the two queues,
  * and one of them is sent when it is due.
@@ -85,9 +100,8 @@ typedef struct {
     ngx_uint_t                        trials;   /* in flight while down */
     ngx_msec_t                        tried;    /* when the last one began */
     ngx_msec_t                        probe_at; /* the next one, at last */
-    unsigned                          down:1;
-    unsigned                          reached:1;  /* but it answers */
-    unsigned                          due:1;
+    ngx_http_taptalent_dest_state_e   state;
+    unsigned                          reached:1;  /* down, but it answers */
 } ngx_http_taptalent_dest_t;
 
 
@@ -132,6 +146,27 @@ typedef struct {
     ngx_int_t                         scanned;
     ngx_http_taptalent_spool_error_t  error;    /* the last one, or 0 */
 } ngx_http_taptalent_work_t;
+
+
+/*
+ * What a worker is to a spool.  IDLE -> OWNER: it has the lock.  OWNER ->
+ * DRAINING: the worker is to leave, takes nothing new and waits for what is in
+ * flight.  DRAINING -> PARTING: nothing is in flight, what the disk has not
+ * taken is tried once more.  PARTING -> RELEASED: unlocked.
+ *
+ * IDLE -> DRAINING too: one that forwards nothing leaves as well.  Without a
+ * spool a queue is never OWNER, and sends all that it has while it is DRAINING
+ * or PARTING; then -> LOST: at the end of "worker_shutdown_timeout".
+ */
+
+typedef enum {
+    NGX_HTTP_TAPTALENT_QUEUE_IDLE = 0,
+    NGX_HTTP_TAPTALENT_QUEUE_OWNER,
+    NGX_HTTP_TAPTALENT_QUEUE_DRAINING,
+    NGX_HTTP_TAPTALENT_QUEUE_PARTING,
+    NGX_HTTP_TAPTALENT_QUEUE_RELEASED,
+    NGX_HTTP_TAPTALENT_QUEUE_LOST
+} ngx_http_taptalent_queue_state_e;
 
 
 struct ngx_http_taptalent_queue_s {
@@ -192,15 +227,14 @@ struct ngx_http_taptalent_queue_s {
     ngx_err_t                         logged;   /* the last error, and when */
     ngx_msec_t                        logged_at;
 
-    unsigned                          owner:1;
+    ngx_http_taptalent_queue_state_e  state;
+
+    unsigned                          locked:1; /* until it is released */
     unsigned                          turn:1;   /* of those that failed */
     unsigned                          working:1;
     unsigned                          rescan:1;
     unsigned                          resettle:1;
-    unsigned                          draining:1;
-    unsigned                          parting:1;  /* and nothing flies */
-    unsigned                          lost:1;     /* what was in memory */
-    unsigned                          broken:1;
+    unsigned                          broken:1; /* nothing is forwarded */
 };
 
 

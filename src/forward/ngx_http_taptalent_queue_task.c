@@ -85,7 +85,7 @@ ngx_http_taptalent_queue_task_start(ngx_http_taptalent_queue_t *q)
 
     ngx_http_taptalent_queue_task_collect(q);
 
-    if (!q->draining && !q->broken
+    if (q->state == NGX_HTTP_TAPTALENT_QUEUE_OWNER && !q->broken
         && (ngx_msec_int_t) (q->again - ngx_current_msec) <= 0)
     {
         ngx_http_taptalent_queue_task_refill(q);
