@@ -350,6 +350,10 @@ ngx_http_taptalent_commit_add(ngx_http_taptalent_commit_t *c, u_char *last,
     batch->group.len = last - batch->group.data;
     batch->group.events++;
 
+    ngx_log_debug2(NGX_LOG_DEBUG_CORE, c->start.log, 0,
+                   "taptalent commit: event %V gathers, %ui in its batch",
+                   id, batch->group.events);
+
     if (w) {
         w->deadline = ngx_current_msec + timeout;
         w->waiting = 1;
@@ -569,6 +573,10 @@ static void
 ngx_http_taptalent_commit_result(ngx_http_taptalent_commit_t *c,
     ngx_queue_t *waiters)
 {
+    ngx_log_debug3(NGX_LOG_DEBUG_CORE, c->start.log, 0,
+                   "taptalent commit: rc %i, %ui events, %uL us",
+                   c->rc, c->committing->group.events, c->usec);
+
     ngx_http_taptalent_zone_commit(c->stats, c->rc,
                                    c->committing->group.events, c->usec);
 

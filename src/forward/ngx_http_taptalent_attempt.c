@@ -86,6 +86,11 @@ ngx_http_taptalent_attempt_send(ngx_http_taptalent_item_t *item)
     q->retrying += (item->delivery.attempt > 1);
     ngx_queue_insert_tail(&q->flying, &item->queue);
 
+    ngx_log_debug3(NGX_LOG_DEBUG_CORE, q->log, 0,
+                   "taptalent attempt: event %V, attempt %ui begins, "
+                   "%ui in flight", &item->delivery.event.id,
+                   item->delivery.attempt, q->inflight);
+
     ngx_http_taptalent_delivery_send(&item->delivery);
 }
 
@@ -146,6 +151,10 @@ ngx_http_taptalent_attempt_done(ngx_http_taptalent_delivery_t *d)
 
     item = d->data;
     q = item->owner;
+
+    ngx_log_debug3(NGX_LOG_DEBUG_CORE, q->log, 0,
+                   "taptalent attempt: event %V, attempt %ui ends, status %ui",
+                   &d->event.id, d->attempt, d->status);
 
     ngx_http_taptalent_attempt_landed(item);
 
@@ -256,6 +265,11 @@ ngx_http_taptalent_attempt_give_up(ngx_http_taptalent_item_t *item,
 
     q = item->owner;
 
+    ngx_log_debug2(NGX_LOG_DEBUG_CORE, q->log, 0,
+                   "taptalent attempt: event %V is given up, %s",
+                   &item->delivery.event.id,
+                   ngx_http_taptalent_attempt_reasons[reason]);
+
     if (q->spool == NULL) {
         ngx_http_taptalent_dest_count(item, NGX_HTTP_TAPTALENT_GIVEN_UP);
         ngx_http_taptalent_zone_count(q->forward->stats, dead[reason], 1);
@@ -321,6 +335,10 @@ ngx_http_taptalent_attempt_settled(ngx_http_taptalent_item_t *item)
     ngx_http_taptalent_queue_t  *q;
 
     q = item->owner;
+
+    ngx_log_debug2(NGX_LOG_DEBUG_CORE, q->log, 0,
+                   "taptalent attempt: event %V is settled, rc %i",
+                   &item->delivery.event.id, item->rc);
 
     q->inflight--;
 

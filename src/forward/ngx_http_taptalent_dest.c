@@ -112,6 +112,10 @@ ngx_http_taptalent_dest_park(ngx_http_taptalent_item_t *item)
 
     dest = item->dest;
 
+    ngx_log_debug2(NGX_LOG_DEBUG_CORE, item->owner->log, 0,
+                   "taptalent dest: event %V waits for \"%V\"",
+                   &item->delivery.event.id, &dest->uri);
+
     item->owner->waiting++;
 
     if (item->delivery.attempt) {
@@ -143,6 +147,9 @@ ngx_http_taptalent_dest_up(ngx_http_taptalent_dest_t *dest)
     q = dest->owner;
 
     dest->state = NGX_HTTP_TAPTALENT_DEST_UP;
+
+    ngx_log_debug1(NGX_LOG_DEBUG_CORE, q->log, 0,
+                   "taptalent dest: \"%V\" up", &dest->uri);
 
     if (dest->timer.timer_set) {
         ngx_del_timer(&dest->timer);
@@ -240,6 +247,10 @@ ngx_http_taptalent_dest_down(ngx_http_taptalent_dest_t *dest,
 
     d = &item->delivery;
 
+    ngx_log_debug2(NGX_LOG_DEBUG_CORE, dest->owner->log, 0,
+                   "taptalent dest: \"%V\" down, %ui events have failed",
+                   &dest->uri, dest->failures);
+
     dest->state = NGX_HTTP_TAPTALENT_DEST_DOWN;
     dest->reached = (d->connected && dest->asked < dest->failures);
     dest->probes = 1;
@@ -282,6 +293,10 @@ ngx_http_taptalent_dest_try(ngx_http_taptalent_dest_t *dest,
     ngx_http_taptalent_queue_t  *q;
 
     q = dest->owner;
+
+    ngx_log_debug2(NGX_LOG_DEBUG_CORE, q->log, 0,
+                   "taptalent dest: \"%V\" probing, event %V",
+                   &dest->uri, &item->delivery.event.id);
 
     item->trial = 1;
 
@@ -369,6 +384,9 @@ ngx_http_taptalent_dest_timer(ngx_event_t *ev)
     q = dest->owner;
 
     dest->state = NGX_HTTP_TAPTALENT_DEST_DUE;
+
+    ngx_log_debug1(NGX_LOG_DEBUG_CORE, ev->log, 0,
+                   "taptalent dest: \"%V\" due", &dest->uri);
 
     /*
      * The event may go elsewhere by now, or there is none, and one that is in

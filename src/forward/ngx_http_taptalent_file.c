@@ -79,6 +79,9 @@ ngx_http_taptalent_file_seen(ngx_http_taptalent_queue_t *q, u_char *name,
 
     ngx_rbtree_insert(&q->pending, &file->node);
     q->npending++;
+
+    ngx_log_debug2(NGX_LOG_DEBUG_CORE, q->log, 0,
+                   "taptalent file: \"%s\" is seen, told %ui", name, told);
 }
 
 
@@ -142,6 +145,9 @@ ngx_http_taptalent_file_read_again(ngx_http_taptalent_queue_t *q,
     ngx_http_taptalent_file_t *file)
 {
     ngx_uint_t  busy;
+
+    ngx_log_debug1(NGX_LOG_DEBUG_CORE, q->log, 0,
+                   "taptalent file: \"%s\" is to be read again", file->name);
 
     ngx_rbtree_delete(&q->active, &file->node);
 

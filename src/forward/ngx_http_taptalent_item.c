@@ -227,6 +227,10 @@ ngx_http_taptalent_item_wait(ngx_http_taptalent_item_t *item, ngx_msec_t delay)
 {
     item->owner->waiting++;
 
+    ngx_log_debug2(NGX_LOG_DEBUG_CORE, item->timer.log, 0,
+                   "taptalent item: event %V waits for %M ms",
+                   &item->delivery.event.id, delay);
+
     ngx_add_timer(&item->timer, delay);
 }
 

@@ -225,6 +225,9 @@ ngx_http_taptalent_owner_take(ngx_http_taptalent_queue_t *q)
     q->broken = 0;
     q->locked = 1;
     q->state = NGX_HTTP_TAPTALENT_QUEUE_OWNER;
+
+    ngx_log_debug1(NGX_LOG_DEBUG_CORE, q->log, 0,
+                   "taptalent owner: has \"%V\"", &q->spool->path);
     q->rescan = 1;
 
     ngx_http_taptalent_zone_forwards(q->forward->stats);
@@ -356,6 +359,9 @@ ngx_http_taptalent_owner_drain(ngx_http_taptalent_queue_t *q)
 
     q->state = NGX_HTTP_TAPTALENT_QUEUE_DRAINING;
 
+    ngx_log_debug1(NGX_LOG_DEBUG_CORE, q->log, 0,
+                   "taptalent owner: draining, %ui in flight", q->inflight);
+
     ccf = (ngx_core_conf_t *) ngx_get_conf(q->cycle->conf_ctx,
                                            ngx_core_module);
 
@@ -419,6 +425,9 @@ ngx_http_taptalent_owner_release(ngx_http_taptalent_queue_t *q)
 
     q->locked = 0;
     q->state = NGX_HTTP_TAPTALENT_QUEUE_RELEASED;
+
+    ngx_log_debug1(NGX_LOG_DEBUG_CORE, q->log, 0,
+                   "taptalent owner: hands \"%V\" over", &q->spool->path);
 
     if (q->scan.dir) {
         (void) closedir(q->scan.dir);

@@ -121,6 +121,10 @@ ngx_http_taptalent_queue_run(ngx_event_t *ev)
         && ngx_queue_empty(&q->flying))
     {
         q->state = NGX_HTTP_TAPTALENT_QUEUE_PARTING;
+
+        ngx_log_debug0(NGX_LOG_DEBUG_CORE, q->log, 0,
+                       "taptalent queue: parting, nothing is in flight");
+
         q->resettle = 1;
     }
 

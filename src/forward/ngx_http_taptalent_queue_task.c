@@ -492,6 +492,11 @@ ngx_http_taptalent_queue_task_settled(ngx_http_taptalent_queue_t *q)
             }
 
             if (file->rc == NGX_OK && !file->kept) {
+
+                ngx_log_debug1(NGX_LOG_DEBUG_CORE, q->log, 0,
+                               "taptalent file: \"%s\" is removed",
+                               file->name);
+
                 ngx_http_taptalent_file_forget(q, file);
                 continue;
             }
@@ -559,6 +564,10 @@ ngx_http_taptalent_queue_task_loaded(ngx_http_taptalent_queue_t *q,
     ngx_http_taptalent_file_t *file)
 {
     ngx_uint_t  i;
+
+    ngx_log_debug3(NGX_LOG_DEBUG_CORE, q->log, 0,
+                   "taptalent file: \"%s\" is read, rc %i, %ui lines",
+                   file->name, file->rc, file->content.lines);
 
     switch (file->rc) {
 
