@@ -186,7 +186,7 @@ static ngx_command_t  ngx_http_taptalent_commands[] = {
 
 
 static ngx_http_module_t  ngx_http_taptalent_webhook_module_ctx = {
-    ngx_http_taptalent_add_variables,      /* preconfiguration */
+    ngx_http_taptalent_variables_add,      /* preconfiguration */
     ngx_http_taptalent_init,               /* postconfiguration */
 
     ngx_http_taptalent_create_main_conf,   /* create main configuration */
@@ -196,7 +196,7 @@ static ngx_http_module_t  ngx_http_taptalent_webhook_module_ctx = {
     NULL,                                  /* merge server configuration */
 
     ngx_http_taptalent_create_loc_conf,    /* create location configuration */
-    ngx_http_taptalent_merge_loc_conf      /* merge location configuration */
+    ngx_http_taptalent_conf_merge          /* merge location configuration */
 };
 
 
@@ -206,11 +206,11 @@ ngx_module_t  ngx_http_taptalent_webhook_module = {
     ngx_http_taptalent_commands,           /* module directives */
     NGX_HTTP_MODULE,                       /* module type */
     NULL,                                  /* init master */
-    ngx_http_taptalent_init_module,        /* init module */
-    ngx_http_taptalent_init_process,       /* init process */
+    ngx_http_taptalent_process_init_module, /* init module */
+    ngx_http_taptalent_process_init,       /* init process */
     NULL,                                  /* init thread */
     NULL,                                  /* exit thread */
-    ngx_http_taptalent_exit_process,       /* exit process */
+    ngx_http_taptalent_process_exit,       /* exit process */
     NULL,                                  /* exit master */
     NGX_MODULE_V1_PADDING
 };
@@ -250,7 +250,7 @@ ngx_http_taptalent_handler(ngx_http_request_t *r)
         return NGX_HTTP_REQUEST_ENTITY_TOO_LARGE;
     }
 
-    ctx = ngx_http_taptalent_ctx(r);
+    ctx = ngx_http_taptalent_request_ctx(r);
     if (ctx == NULL) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
@@ -258,7 +258,7 @@ ngx_http_taptalent_handler(ngx_http_request_t *r)
     verdict = ngx_http_taptalent_verify_head(r, ctx);
 
     if (verdict == NGX_HTTP_TAPTALENT_NONE
-        && !ngx_http_taptalent_body_is_whole(r))
+        && !ngx_http_taptalent_request_body_is_whole(r))
     {
         ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
                       "the request has come to \"taptalent_webhook\" without "
@@ -365,7 +365,7 @@ ngx_http_taptalent_body_handler(ngx_http_request_t *r)
     tlcf = ngx_http_get_module_loc_conf(r, ngx_http_taptalent_webhook_module);
     ctx = ngx_http_get_module_ctx(r, ngx_http_taptalent_webhook_module);
 
-    rc = ngx_http_taptalent_read_body(r, &ctx->event.body);
+    rc = ngx_http_taptalent_request_read_body(r, &ctx->event.body);
 
     if (rc == NGX_HTTP_REQUEST_ENTITY_TOO_LARGE) {
         ngx_http_finalize_request(r, rc);
@@ -768,7 +768,7 @@ ngx_http_taptalent_init(ngx_conf_t *cf)
                                            ngx_http_taptalent_webhook_module);
 
     if (ngx_http_taptalent_delivery_init(cf) != NGX_OK
-        || ngx_http_taptalent_add_zone(cf, tmcf) != NGX_OK
+        || ngx_http_taptalent_zone_conf_add(cf, tmcf) != NGX_OK
         || ngx_http_taptalent_status_init(cf) != NGX_OK
         || ngx_http_taptalent_check_locations(cf, tmcf) != NGX_OK
         || ngx_http_taptalent_check_spools(cf, tmcf) != NGX_OK)
@@ -776,5 +776,5 @@ ngx_http_taptalent_init(ngx_conf_t *cf)
         return NGX_ERROR;
     }
 
-    return ngx_http_taptalent_make_spools(cf, tmcf);
+    return ngx_http_taptalent_spool_conf_make(cf, tmcf);
 }

@@ -359,8 +359,8 @@ sub log_lines {
         while $part =~ /^\| (\w+) \| `(.+?)` \| .* \|$/mg;
 
     for my $file (map { $t->sources("$_.c") }
-                      qw(respond commit status_measure deliver schedule work
-                         queue dedup variables webhook_module))
+                      qw(request respond commit status_measure deliver
+                         schedule work queue dedup variables webhook_module))
     {
         my $source = $t->read_file($file)
                      =~ s/\bngx_\w+_n\s+"/"%s/gr;

@@ -345,7 +345,7 @@ ngx_http_taptalent_check_way(ngx_http_taptalent_commit_t *c,
 /* a block of "if" or "limit_except" is a part of its location */
 
 ngx_int_t
-ngx_http_taptalent_add_location(ngx_conf_t *cf,
+ngx_http_taptalent_check_add_location(ngx_conf_t *cf,
     ngx_http_taptalent_loc_conf_t *conf)
 {
     ngx_http_core_loc_conf_t         *clcf;

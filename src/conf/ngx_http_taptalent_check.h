@@ -15,7 +15,7 @@
 
 
 /* remembers a location with "taptalent_webhook on"; NGX_ERROR without memory */
-ngx_int_t ngx_http_taptalent_add_location(ngx_conf_t *cf,
+ngx_int_t ngx_http_taptalent_check_add_location(ngx_conf_t *cf,
     ngx_http_taptalent_loc_conf_t *conf);
 
 /*

@@ -33,7 +33,7 @@ static char *ngx_http_taptalent_conf_use(ngx_conf_t *cf,
 
 
 ngx_int_t
-ngx_http_taptalent_compile(ngx_conf_t *cf, ngx_str_t *value,
+ngx_http_taptalent_conf_compile(ngx_conf_t *cf, ngx_str_t *value,
     ngx_http_complex_value_t *cv)
 {
     ngx_http_compile_complex_value_t  ccv;
@@ -118,7 +118,7 @@ ngx_http_taptalent_webhook_https(ngx_conf_t *cf, ngx_command_t *cmd,
         return NGX_CONF_ERROR;
     }
 
-    if (ngx_http_taptalent_compile(cf, &value[1], tlcf->https_value)
+    if (ngx_http_taptalent_conf_compile(cf, &value[1], tlcf->https_value)
         != NGX_OK)
     {
         return NGX_CONF_ERROR;
@@ -189,7 +189,7 @@ ngx_http_taptalent_webhook_company_id(ngx_conf_t *cf, ngx_command_t *cmd,
             return NGX_CONF_ERROR;
         }
 
-        if (ngx_http_taptalent_compile(cf, &value[i], cv) != NGX_OK) {
+        if (ngx_http_taptalent_conf_compile(cf, &value[i], cv) != NGX_OK) {
             return NGX_CONF_ERROR;
         }
 
@@ -337,7 +337,7 @@ ngx_http_taptalent_webhook_response(ngx_conf_t *cf, ngx_command_t *cmd,
 
 
 char *
-ngx_http_taptalent_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
+ngx_http_taptalent_conf_merge(ngx_conf_t *cf, void *parent, void *child)
 {
     ngx_http_taptalent_loc_conf_t *prev = parent;
     ngx_http_taptalent_loc_conf_t *conf = child;
@@ -387,7 +387,7 @@ ngx_http_taptalent_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
         return NGX_CONF_OK;
     }
 
-    if (ngx_http_taptalent_add_location(cf, conf) != NGX_OK
+    if (ngx_http_taptalent_check_add_location(cf, conf) != NGX_OK
         || ngx_http_taptalent_conf_location(cf, conf) != NGX_CONF_OK)
     {
         return NGX_CONF_ERROR;
@@ -611,19 +611,20 @@ ngx_http_taptalent_conf_use(ngx_conf_t *cf,
     ngx_http_taptalent_loc_conf_t *conf)
 {
     if (conf->quarantine
-        && ngx_http_taptalent_use_quarantine(cf, conf) != NGX_CONF_OK)
+        && ngx_http_taptalent_spool_conf_use_quarantine(cf, conf)
+           != NGX_CONF_OK)
     {
         return NGX_CONF_ERROR;
     }
 
     if (conf->forward
-        && ngx_http_taptalent_use_forward(cf, conf) != NGX_CONF_OK)
+        && ngx_http_taptalent_forward_conf_use(cf, conf) != NGX_CONF_OK)
     {
         return NGX_CONF_ERROR;
     }
 
     if (conf->spool) {
-        return ngx_http_taptalent_use_spool(cf, conf);
+        return ngx_http_taptalent_spool_conf_use(cf, conf);
     }
 
     ngx_log_error(NGX_LOG_WARN, cf->log, 0,

@@ -37,11 +37,11 @@ char *ngx_http_taptalent_webhook_response(ngx_conf_t *cf, ngx_command_t *cmd,
  * For the module: what a location inherits, and, where it is on, whether it has
  * all that it needs.  NGX_CONF_ERROR after a line that says what to write.
  */
-char *ngx_http_taptalent_merge_loc_conf(ngx_conf_t *cf, void *parent,
+char *ngx_http_taptalent_conf_merge(ngx_conf_t *cf, void *parent,
     void *child);
 
 /* "value" with its variables; NGX_ERROR after a line, or without memory */
-ngx_int_t ngx_http_taptalent_compile(ngx_conf_t *cf, ngx_str_t *value,
+ngx_int_t ngx_http_taptalent_conf_compile(ngx_conf_t *cf, ngx_str_t *value,
     ngx_http_complex_value_t *cv);
 
 /*
@@ -65,13 +65,13 @@ char *ngx_http_taptalent_webhook_quarantine(ngx_conf_t *cf, ngx_command_t *cmd,
  * What the location uses becomes its own, or what another one uses already.
  * NGX_CONF_ERROR after a line that says what to write.
  */
-char *ngx_http_taptalent_use_spool(ngx_conf_t *cf,
+char *ngx_http_taptalent_spool_conf_use(ngx_conf_t *cf,
     ngx_http_taptalent_loc_conf_t *conf);
-char *ngx_http_taptalent_use_quarantine(ngx_conf_t *cf,
+char *ngx_http_taptalent_spool_conf_use_quarantine(ngx_conf_t *cf,
     ngx_http_taptalent_loc_conf_t *conf);
 
 /* postconfiguration: makes what is missing, or, with "nginx -t", says it */
-ngx_int_t ngx_http_taptalent_make_spools(ngx_conf_t *cf,
+ngx_int_t ngx_http_taptalent_spool_conf_make(ngx_conf_t *cf,
     ngx_http_taptalent_main_conf_t *tmcf);
 
 
@@ -83,7 +83,7 @@ char *ngx_http_taptalent_webhook_retry(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 
 /* the same for the destination; NGX_CONF_ERROR without memory */
-char *ngx_http_taptalent_use_forward(ngx_conf_t *cf,
+char *ngx_http_taptalent_forward_conf_use(ngx_conf_t *cf,
     ngx_http_taptalent_loc_conf_t *conf);
 
 /* whether both, or NULL, send an event to the same place in the same way */
@@ -99,7 +99,7 @@ char *ngx_http_taptalent_webhook_zone(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 
 /* postconfiguration: the shared memory, if anything is counted */
-ngx_int_t ngx_http_taptalent_add_zone(ngx_conf_t *cf,
+ngx_int_t ngx_http_taptalent_zone_conf_add(ngx_conf_t *cf,
     ngx_http_taptalent_main_conf_t *tmcf);
 
 
@@ -116,8 +116,8 @@ char *ngx_http_taptalent_webhook_tolerance(ngx_conf_t *cf, ngx_command_t *cmd,
  * Sets "secret" to the value itself, or, after "file:", to what is in the
  * file, in a buffer of NGX_HTTP_TAPTALENT_MAX_SECRET + 1 bytes.
  */
-ngx_int_t ngx_http_taptalent_secret(ngx_conf_t *cf, ngx_str_t *value,
-    u_char *buf, ngx_str_t *secret);
+ngx_int_t ngx_http_taptalent_verify_conf_secret(ngx_conf_t *cf,
+    ngx_str_t *value, u_char *buf, ngx_str_t *secret);
 
 
 /* signature_conf.c */

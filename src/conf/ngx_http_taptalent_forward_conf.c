@@ -15,13 +15,13 @@
 
 static ngx_int_t ngx_http_taptalent_forward_conf_parameter(
     ngx_http_taptalent_forward_t *forward, ngx_str_t *value);
-static ngx_uint_t ngx_http_taptalent_upwards(ngx_str_t *uri);
-static ngx_int_t ngx_http_taptalent_retry_parameter(
+static ngx_uint_t ngx_http_taptalent_forward_conf_upwards(ngx_str_t *uri);
+static ngx_int_t ngx_http_taptalent_forward_conf_retry_parameter(
     ngx_http_taptalent_retry_t *retry, ngx_str_t *value);
-static ngx_int_t ngx_http_taptalent_retry_permanent(
+static ngx_int_t ngx_http_taptalent_forward_conf_permanent(
     ngx_http_taptalent_retry_t *retry, ngx_str_t *list);
-static ngx_http_taptalent_retry_t *ngx_http_taptalent_default_retry(
-    ngx_conf_t *cf);
+static ngx_http_taptalent_retry_t *
+    ngx_http_taptalent_forward_conf_default_retry(ngx_conf_t *cf);
 
 
 char *
@@ -53,7 +53,7 @@ ngx_http_taptalent_webhook_forward(ngx_conf_t *cf, ngx_command_t *cmd,
     if (value[1].len == 0
         || (value[1].data[0] != '/'
             && ngx_http_script_variables_count(&value[1]) == 0)
-        || ngx_http_taptalent_upwards(&value[1]))
+        || ngx_http_taptalent_forward_conf_upwards(&value[1]))
     {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "invalid uri \"%V\", write the path of an internal "
@@ -66,7 +66,9 @@ ngx_http_taptalent_webhook_forward(ngx_conf_t *cf, ngx_command_t *cmd,
         return NGX_CONF_ERROR;
     }
 
-    if (ngx_http_taptalent_compile(cf, &value[1], forward->uri) != NGX_OK) {
+    if (ngx_http_taptalent_conf_compile(cf, &value[1], forward->uri)
+        != NGX_OK)
+    {
         return NGX_CONF_ERROR;
     }
 
@@ -150,7 +152,7 @@ ngx_http_taptalent_forward_conf_parameter(
 /* a ".." in the path, which nginx takes in no uri of a subrequest */
 
 static ngx_uint_t
-ngx_http_taptalent_upwards(ngx_str_t *uri)
+ngx_http_taptalent_forward_conf_upwards(ngx_str_t *uri)
 {
     u_char  *p, *last;
 
@@ -183,7 +185,7 @@ ngx_http_taptalent_webhook_retry(ngx_conf_t *cf, ngx_command_t *cmd,
         return "is duplicate";
     }
 
-    retry = ngx_http_taptalent_default_retry(cf);
+    retry = ngx_http_taptalent_forward_conf_default_retry(cf);
     if (retry == NULL) {
         return NGX_CONF_ERROR;
     }
@@ -196,7 +198,9 @@ ngx_http_taptalent_webhook_retry(ngx_conf_t *cf, ngx_command_t *cmd,
             return NGX_CONF_ERROR;
         }
 
-        if (ngx_http_taptalent_retry_parameter(retry, &value[i]) != NGX_OK) {
+        if (ngx_http_taptalent_forward_conf_retry_parameter(retry, &value[i])
+            != NGX_OK)
+        {
             ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                                "invalid parameter \"%V\", write "
                                "\"initial=time\" or \"max=time\" such as "
@@ -223,8 +227,8 @@ ngx_http_taptalent_webhook_retry(ngx_conf_t *cf, ngx_command_t *cmd,
 
 
 static ngx_int_t
-ngx_http_taptalent_retry_parameter(ngx_http_taptalent_retry_t *retry,
-    ngx_str_t *value)
+ngx_http_taptalent_forward_conf_retry_parameter(
+    ngx_http_taptalent_retry_t *retry, ngx_str_t *value)
 {
     u_char     *p;
     ngx_int_t   n;
@@ -240,7 +244,7 @@ ngx_http_taptalent_retry_parameter(ngx_http_taptalent_retry_t *retry,
     s.len = value->data + value->len - s.data;
 
     if (ngx_strncmp(value->data, "permanent=", 10) == 0) {
-        return ngx_http_taptalent_retry_permanent(retry, &s);
+        return ngx_http_taptalent_forward_conf_permanent(retry, &s);
     }
 
     if (ngx_strncmp(value->data, "max_age=", 8) == 0) {
@@ -269,7 +273,7 @@ ngx_http_taptalent_retry_parameter(ngx_http_taptalent_retry_t *retry,
 /* a list instead of the default, perhaps an empty one */
 
 static ngx_int_t
-ngx_http_taptalent_retry_permanent(ngx_http_taptalent_retry_t *retry,
+ngx_http_taptalent_forward_conf_permanent(ngx_http_taptalent_retry_t *retry,
     ngx_str_t *list)
 {
     u_char      *p, *last, *comma;
@@ -310,7 +314,7 @@ ngx_http_taptalent_retry_permanent(ngx_http_taptalent_retry_t *retry,
 
 
 static ngx_http_taptalent_retry_t *
-ngx_http_taptalent_default_retry(ngx_conf_t *cf)
+ngx_http_taptalent_forward_conf_default_retry(ngx_conf_t *cf)
 {
     ngx_uint_t                   i, *status;
     ngx_http_taptalent_retry_t  *retry;
@@ -348,7 +352,7 @@ ngx_http_taptalent_default_retry(ngx_conf_t *cf)
 /* what may be inherited becomes the location's own, with its server */
 
 char *
-ngx_http_taptalent_use_forward(ngx_conf_t *cf,
+ngx_http_taptalent_forward_conf_use(ngx_conf_t *cf,
     ngx_http_taptalent_loc_conf_t *conf)
 {
     ngx_http_taptalent_retry_t       *retry;
@@ -358,7 +362,7 @@ ngx_http_taptalent_use_forward(ngx_conf_t *cf,
     retry = conf->retry;
 
     if (retry == NULL) {
-        retry = ngx_http_taptalent_default_retry(cf);
+        retry = ngx_http_taptalent_forward_conf_default_retry(cf);
         if (retry == NULL) {
             return NGX_CONF_ERROR;
         }

@@ -29,9 +29,9 @@
 #define NGX_HTTP_TAPTALENT_RAMFS  0x858458f6
 
 
-static ngx_uint_t ngx_http_taptalent_in_memory(
+static ngx_uint_t ngx_http_taptalent_process_in_memory(
     ngx_http_taptalent_spool_t *spool);
-static ngx_int_t ngx_http_taptalent_init_census(ngx_cycle_t *cycle,
+static ngx_int_t ngx_http_taptalent_process_init_measure(ngx_cycle_t *cycle,
     ngx_http_taptalent_main_conf_t *tmcf);
 
 
@@ -41,7 +41,7 @@ static ngx_int_t ngx_http_taptalent_init_census(ngx_cycle_t *cycle,
  */
 
 ngx_int_t
-ngx_http_taptalent_init_module(ngx_cycle_t *cycle)
+ngx_http_taptalent_process_init_module(ngx_cycle_t *cycle)
 {
     ngx_uint_t                         i, n;
     ngx_core_conf_t                   *ccf;
@@ -78,7 +78,7 @@ ngx_http_taptalent_init_module(ngx_cycle_t *cycle)
         }
 
         if (c->max_size == 0 && c->spool.sync
-            && ngx_http_taptalent_in_memory(&c->spool))
+            && ngx_http_taptalent_process_in_memory(&c->spool))
         {
             ngx_log_error(NGX_LOG_WARN, cycle->log, 0,
                           "the spool \"%V\" in %s:%ui is on a filesystem in "
@@ -116,7 +116,7 @@ ngx_http_taptalent_init_module(ngx_cycle_t *cycle)
 
 
 static ngx_uint_t
-ngx_http_taptalent_in_memory(ngx_http_taptalent_spool_t *spool)
+ngx_http_taptalent_process_in_memory(ngx_http_taptalent_spool_t *spool)
 {
 #if (NGX_LINUX)
 
@@ -146,7 +146,7 @@ ngx_http_taptalent_in_memory(ngx_http_taptalent_spool_t *spool)
 
 
 ngx_int_t
-ngx_http_taptalent_init_process(ngx_cycle_t *cycle)
+ngx_http_taptalent_process_init(ngx_cycle_t *cycle)
 {
     void                              *p;
     ngx_uint_t                         i;
@@ -212,7 +212,7 @@ ngx_http_taptalent_init_process(ngx_cycle_t *cycle)
     }
 
     if (tmcf->zone && tmcf->status) {
-        return ngx_http_taptalent_init_census(cycle, tmcf);
+        return ngx_http_taptalent_process_init_measure(cycle, tmcf);
     }
 
     return NGX_OK;
@@ -220,7 +220,7 @@ ngx_http_taptalent_init_process(ngx_cycle_t *cycle)
 
 
 static ngx_int_t
-ngx_http_taptalent_init_census(ngx_cycle_t *cycle,
+ngx_http_taptalent_process_init_measure(ngx_cycle_t *cycle,
     ngx_http_taptalent_main_conf_t *tmcf)
 {
     ngx_uint_t                         i;
@@ -251,13 +251,14 @@ ngx_http_taptalent_init_census(ngx_cycle_t *cycle,
         *c = &scp[i]->commit;
     }
 
-    return ngx_http_taptalent_census_init(cycle, tmcf->zone, commits.elts,
-                                          commits.nelts);
+    return ngx_http_taptalent_status_measure_init(cycle, tmcf->zone,
+                                                  commits.elts,
+                                                  commits.nelts);
 }
 
 
 void
-ngx_http_taptalent_exit_process(ngx_cycle_t *cycle)
+ngx_http_taptalent_process_exit(ngx_cycle_t *cycle)
 {
     ngx_http_taptalent_event_free_id();
 }

@@ -15,9 +15,9 @@
 
 
 /* for the module */
-ngx_int_t ngx_http_taptalent_init_module(ngx_cycle_t *cycle);
-ngx_int_t ngx_http_taptalent_init_process(ngx_cycle_t *cycle);
-void ngx_http_taptalent_exit_process(ngx_cycle_t *cycle);
+ngx_int_t ngx_http_taptalent_process_init_module(ngx_cycle_t *cycle);
+ngx_int_t ngx_http_taptalent_process_init(ngx_cycle_t *cycle);
+void ngx_http_taptalent_process_exit(ngx_cycle_t *cycle);
 
 
 #endif /* _NGX_HTTP_TAPTALENT_PROCESS_H_INCLUDED_ */

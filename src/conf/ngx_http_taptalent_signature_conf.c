@@ -413,7 +413,7 @@ ngx_http_taptalent_signature_keys(ngx_conf_t *cf,
         key.data = value[i].data + 4;
         key.len = value[i].len - 4;
 
-        rc = ngx_http_taptalent_secret(cf, &key, buf, &key);
+        rc = ngx_http_taptalent_verify_conf_secret(cf, &key, buf, &key);
 
         if (rc == NGX_OK) {
             rc = ngx_http_taptalent_signature_add_key(cf, sig, p, &key);
@@ -567,7 +567,7 @@ ngx_http_taptalent_signature_timestamp(ngx_conf_t *cf,
             return NGX_ERROR;
         }
 
-        return ngx_http_taptalent_compile(cf, &p->time, sig->time);
+        return ngx_http_taptalent_conf_compile(cf, &p->time, sig->time);
     }
 
     ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
@@ -763,7 +763,7 @@ ngx_http_taptalent_signature_text(ngx_conf_t *cf,
         return NGX_ERROR;
     }
 
-    return ngx_http_taptalent_compile(cf, &p->text, sig->text);
+    return ngx_http_taptalent_conf_compile(cf, &p->text, sig->text);
 }
 
 

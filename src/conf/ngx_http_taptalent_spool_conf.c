@@ -16,15 +16,15 @@
  */
 
 
-static char *ngx_http_taptalent_spool_defaults(ngx_conf_t *cf,
+static char *ngx_http_taptalent_spool_conf_defaults(ngx_conf_t *cf,
     ngx_http_taptalent_commit_t *c, ngx_str_t *path);
-static char *ngx_http_taptalent_spool_parameter(ngx_conf_t *cf,
+static char *ngx_http_taptalent_spool_conf_parameter(ngx_conf_t *cf,
     ngx_http_taptalent_commit_t *c, ngx_str_t *value);
-static ngx_http_taptalent_spool_conf_t *ngx_http_taptalent_add_spool(
+static ngx_http_taptalent_spool_conf_t *ngx_http_taptalent_spool_conf_add(
     ngx_conf_t *cf, ngx_http_taptalent_spool_conf_t *sc);
-static char *ngx_http_taptalent_add_dirs(ngx_conf_t *cf,
+static char *ngx_http_taptalent_spool_conf_add_dirs(ngx_conf_t *cf,
     ngx_http_taptalent_commit_t *c, ngx_uint_t access);
-static void ngx_http_taptalent_close(void *data);
+static void ngx_http_taptalent_spool_conf_close(void *data);
 
 
 char *
@@ -51,20 +51,22 @@ ngx_http_taptalent_webhook_spool(ngx_conf_t *cf, ngx_command_t *cmd,
 
     c = &sc->commit;
 
-    if (ngx_http_taptalent_spool_defaults(cf, c, &value[1]) != NGX_CONF_OK) {
+    if (ngx_http_taptalent_spool_conf_defaults(cf, c, &value[1])
+        != NGX_CONF_OK)
+    {
         return NGX_CONF_ERROR;
     }
 
     for (i = 2; i < cf->args->nelts; i++) {
         if (ngx_http_taptalent_conf_once(cf, i, '=') != NGX_OK
-            || ngx_http_taptalent_spool_parameter(cf, c, &value[i])
+            || ngx_http_taptalent_spool_conf_parameter(cf, c, &value[i])
                != NGX_CONF_OK)
         {
             return NGX_CONF_ERROR;
         }
     }
 
-    tlcf->spool = ngx_http_taptalent_add_spool(cf, sc);
+    tlcf->spool = ngx_http_taptalent_spool_conf_add(cf, sc);
 
     return tlcf->spool ? NGX_CONF_OK : NGX_CONF_ERROR;
 }
@@ -100,7 +102,9 @@ ngx_http_taptalent_webhook_quarantine(ngx_conf_t *cf, ngx_command_t *cmd,
 
     c = &sc->commit;
 
-    if (ngx_http_taptalent_spool_defaults(cf, c, &value[1]) != NGX_CONF_OK) {
+    if (ngx_http_taptalent_spool_conf_defaults(cf, c, &value[1])
+        != NGX_CONF_OK)
+    {
         return NGX_CONF_ERROR;
     }
 
@@ -127,14 +131,14 @@ ngx_http_taptalent_webhook_quarantine(ngx_conf_t *cf, ngx_command_t *cmd,
         }
     }
 
-    tlcf->quarantine = ngx_http_taptalent_add_spool(cf, sc);
+    tlcf->quarantine = ngx_http_taptalent_spool_conf_add(cf, sc);
 
     return tlcf->quarantine ? NGX_CONF_OK : NGX_CONF_ERROR;
 }
 
 
 static char *
-ngx_http_taptalent_spool_defaults(ngx_conf_t *cf,
+ngx_http_taptalent_spool_conf_defaults(ngx_conf_t *cf,
     ngx_http_taptalent_commit_t *c, ngx_str_t *path)
 {
     size_t  len;
@@ -170,7 +174,7 @@ ngx_http_taptalent_spool_defaults(ngx_conf_t *cf,
 
 
 static char *
-ngx_http_taptalent_spool_parameter(ngx_conf_t *cf,
+ngx_http_taptalent_spool_conf_parameter(ngx_conf_t *cf,
     ngx_http_taptalent_commit_t *c, ngx_str_t *value)
 {
     ssize_t    size;
@@ -261,7 +265,7 @@ invalid:
 /* a path is one spool, wherever it is named */
 
 static ngx_http_taptalent_spool_conf_t *
-ngx_http_taptalent_add_spool(ngx_conf_t *cf,
+ngx_http_taptalent_spool_conf_add(ngx_conf_t *cf,
     ngx_http_taptalent_spool_conf_t *sc)
 {
     ngx_uint_t                         i, same;
@@ -386,7 +390,7 @@ ngx_http_taptalent_webhook_spool_access(ngx_conf_t *cf, ngx_command_t *cmd,
 
 
 char *
-ngx_http_taptalent_use_spool(ngx_conf_t *cf,
+ngx_http_taptalent_spool_conf_use(ngx_conf_t *cf,
     ngx_http_taptalent_loc_conf_t *conf)
 {
     const char                   *other;
@@ -429,14 +433,14 @@ ngx_http_taptalent_use_spool(ngx_conf_t *cf,
                       &c->spool.path, c->file, c->line);
     }
 
-    return ngx_http_taptalent_add_dirs(cf, c, conf->access);
+    return ngx_http_taptalent_spool_conf_add_dirs(cf, c, conf->access);
 }
 
 
 /* a repetition of what is in quarantine is not kept there once more */
 
 char *
-ngx_http_taptalent_use_quarantine(ngx_conf_t *cf,
+ngx_http_taptalent_spool_conf_use_quarantine(ngx_conf_t *cf,
     ngx_http_taptalent_loc_conf_t *conf)
 {
     ngx_http_taptalent_commit_t     *c;
@@ -474,13 +478,13 @@ ngx_http_taptalent_use_quarantine(ngx_conf_t *cf,
         c->dedup = 1;
     }
 
-    return ngx_http_taptalent_add_dirs(cf, c, conf->access);
+    return ngx_http_taptalent_spool_conf_add_dirs(cf, c, conf->access);
 }
 
 
 static char *
-ngx_http_taptalent_add_dirs(ngx_conf_t *cf, ngx_http_taptalent_commit_t *c,
-    ngx_uint_t access)
+ngx_http_taptalent_spool_conf_add_dirs(ngx_conf_t *cf,
+    ngx_http_taptalent_commit_t *c, ngx_uint_t access)
 {
     u_char              *p;
     ngx_uint_t           i;
@@ -518,7 +522,7 @@ ngx_http_taptalent_add_dirs(ngx_conf_t *cf, ngx_http_taptalent_commit_t *c,
         return NGX_CONF_ERROR;
     }
 
-    cln->handler = ngx_http_taptalent_close;
+    cln->handler = ngx_http_taptalent_spool_conf_close;
     cln->data = c;
 
     return NGX_CONF_OK;
@@ -528,7 +532,7 @@ ngx_http_taptalent_add_dirs(ngx_conf_t *cf, ngx_http_taptalent_commit_t *c,
 /* of the cycle's pool: the threads are gone by then */
 
 static void
-ngx_http_taptalent_close(void *data)
+ngx_http_taptalent_spool_conf_close(void *data)
 {
     ngx_http_taptalent_commit_t *c = data;
 
@@ -543,7 +547,7 @@ ngx_http_taptalent_close(void *data)
  */
 
 ngx_int_t
-ngx_http_taptalent_make_spools(ngx_conf_t *cf,
+ngx_http_taptalent_spool_conf_make(ngx_conf_t *cf,
     ngx_http_taptalent_main_conf_t *tmcf)
 {
     ngx_uint_t                         i, k;

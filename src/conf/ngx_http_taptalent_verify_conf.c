@@ -18,15 +18,15 @@
  */
 
 
-#define ngx_http_taptalent_is_blank(c)                                        \
+#define ngx_http_taptalent_verify_conf_is_blank(c)                            \
     ((c) == ' ' || ((c) >= '\t' && (c) <= '\r'))
 
 
-static ngx_int_t ngx_http_taptalent_read_secret(ngx_conf_t *cf,
+static ngx_int_t ngx_http_taptalent_verify_conf_read(ngx_conf_t *cf,
     ngx_str_t *name, u_char *buf, ngx_str_t *secret);
-static const char *ngx_http_taptalent_secret_fault(ngx_str_t *secret);
-static ngx_int_t ngx_http_taptalent_add_key(ngx_conf_t *cf, ngx_array_t *keys,
-    ngx_str_t *value, ngx_uint_t n);
+static const char *ngx_http_taptalent_verify_conf_fault(ngx_str_t *secret);
+static ngx_int_t ngx_http_taptalent_verify_conf_add_key(ngx_conf_t *cf,
+    ngx_array_t *keys, ngx_str_t *value, ngx_uint_t n);
 
 
 char *
@@ -62,7 +62,7 @@ ngx_http_taptalent_webhook_key(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
             return NGX_CONF_ERROR;
         }
 
-        if (ngx_http_taptalent_add_key(cf, tlcf->keys, &value[i], i)
+        if (ngx_http_taptalent_verify_conf_add_key(cf, tlcf->keys, &value[i], i)
             != NGX_OK)
         {
             return NGX_CONF_ERROR;
@@ -76,7 +76,7 @@ ngx_http_taptalent_webhook_key(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 /* what is kept is a digest, which has one length and does not tell the key */
 
 static ngx_int_t
-ngx_http_taptalent_add_key(ngx_conf_t *cf, ngx_array_t *keys,
+ngx_http_taptalent_verify_conf_add_key(ngx_conf_t *cf, ngx_array_t *keys,
     ngx_str_t *value, ngx_uint_t n)
 {
     u_char      *p, *digest, buf[NGX_HTTP_TAPTALENT_MAX_SECRET + 1];
@@ -84,7 +84,7 @@ ngx_http_taptalent_add_key(ngx_conf_t *cf, ngx_array_t *keys,
     ngx_int_t    rc;
     ngx_uint_t   i;
 
-    if (ngx_http_taptalent_secret(cf, value, buf, &key) != NGX_OK) {
+    if (ngx_http_taptalent_verify_conf_secret(cf, value, buf, &key) != NGX_OK) {
         rc = NGX_ERROR;
         goto done;
     }
@@ -138,8 +138,8 @@ done:
 
 
 ngx_int_t
-ngx_http_taptalent_secret(ngx_conf_t *cf, ngx_str_t *value, u_char *buf,
-    ngx_str_t *secret)
+ngx_http_taptalent_verify_conf_secret(ngx_conf_t *cf, ngx_str_t *value,
+    u_char *buf, ngx_str_t *secret)
 {
     ngx_str_t    name;
     const char  *fault;
@@ -148,7 +148,7 @@ ngx_http_taptalent_secret(ngx_conf_t *cf, ngx_str_t *value, u_char *buf,
         name.len = value->len - 5;
         name.data = value->data + 5;
 
-        return ngx_http_taptalent_read_secret(cf, &name, buf, secret);
+        return ngx_http_taptalent_verify_conf_read(cf, &name, buf, secret);
     }
 
     if (value->len == 0 || ngx_strcmp(value->data, "on") == 0) {
@@ -172,7 +172,7 @@ ngx_http_taptalent_secret(ngx_conf_t *cf, ngx_str_t *value, u_char *buf,
                            "it if it is the path of a file that holds the key");
     }
 
-    fault = ngx_http_taptalent_secret_fault(value);
+    fault = ngx_http_taptalent_verify_conf_fault(value);
 
     if (fault) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
@@ -192,7 +192,7 @@ ngx_http_taptalent_secret(ngx_conf_t *cf, ngx_str_t *value, u_char *buf,
  */
 
 static const char *
-ngx_http_taptalent_secret_fault(ngx_str_t *secret)
+ngx_http_taptalent_verify_conf_fault(ngx_str_t *secret)
 {
     u_char      *p, *last;
     ngx_uint_t   lines, binary;
@@ -207,8 +207,8 @@ ngx_http_taptalent_secret_fault(ngx_str_t *secret)
         return "begins with a byte order mark";
     }
 
-    if (ngx_http_taptalent_is_blank(*p)
-        || ngx_http_taptalent_is_blank(last[-1]))
+    if (ngx_http_taptalent_verify_conf_is_blank(*p)
+        || ngx_http_taptalent_verify_conf_is_blank(last[-1]))
     {
         return "has white space at its beginning or its end";
     }
@@ -231,8 +231,8 @@ ngx_http_taptalent_secret_fault(ngx_str_t *secret)
 
 
 static ngx_int_t
-ngx_http_taptalent_read_secret(ngx_conf_t *cf, ngx_str_t *name, u_char *buf,
-    ngx_str_t *secret)
+ngx_http_taptalent_verify_conf_read(ngx_conf_t *cf, ngx_str_t *name,
+    u_char *buf, ngx_str_t *secret)
 {
     ssize_t          n;
     ngx_fd_t         fd;
@@ -300,7 +300,7 @@ ngx_http_taptalent_read_secret(ngx_conf_t *cf, ngx_str_t *name, u_char *buf,
         secret->data = buf;
         secret->len = n;
 
-        fault = n ? ngx_http_taptalent_secret_fault(secret) : "is empty";
+        fault = n ? ngx_http_taptalent_verify_conf_fault(secret) : "is empty";
     }
 
     if (fault) {

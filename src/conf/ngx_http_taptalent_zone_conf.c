@@ -13,7 +13,7 @@
 /* The directives of the shared memory, and what is in it of each spool. */
 
 
-static ngx_int_t ngx_http_taptalent_init_zone(ngx_shm_zone_t *shm_zone,
+static ngx_int_t ngx_http_taptalent_zone_conf_init(ngx_shm_zone_t *shm_zone,
     void *data);
 
 
@@ -89,7 +89,7 @@ ngx_http_taptalent_webhook_dedup(ngx_conf_t *cf, ngx_command_t *cmd,
 
 
 ngx_int_t
-ngx_http_taptalent_add_zone(ngx_conf_t *cf,
+ngx_http_taptalent_zone_conf_add(ngx_conf_t *cf,
     ngx_http_taptalent_main_conf_t *tmcf)
 {
     ngx_uint_t                         i;
@@ -143,7 +143,7 @@ ngx_http_taptalent_add_zone(ngx_conf_t *cf,
         return NGX_ERROR;
     }
 
-    shm_zone->init = ngx_http_taptalent_init_zone;
+    shm_zone->init = ngx_http_taptalent_zone_conf_init;
     shm_zone->data = tmcf->zone;
 
     tmcf->zone->conf = tmcf;
@@ -173,7 +173,7 @@ ngx_http_taptalent_add_zone(ngx_conf_t *cf,
 /* without room for one of them the rest is counted all the same */
 
 static ngx_int_t
-ngx_http_taptalent_init_zone(ngx_shm_zone_t *shm_zone, void *data)
+ngx_http_taptalent_zone_conf_init(ngx_shm_zone_t *shm_zone, void *data)
 {
     ngx_uint_t                         i, full;
     ngx_http_taptalent_zone_t         *zone;

@@ -13,11 +13,12 @@
 /* What the module needs of a request: its context, its body, its headers. */
 
 
-static ngx_uint_t ngx_http_taptalent_body_is_unread(ngx_http_request_t *r);
+static ngx_uint_t ngx_http_taptalent_request_body_is_unread(
+    ngx_http_request_t *r);
 
 
 ngx_http_taptalent_ctx_t *
-ngx_http_taptalent_ctx(ngx_http_request_t *r)
+ngx_http_taptalent_request_ctx(ngx_http_request_t *r)
 {
     ngx_http_taptalent_ctx_t  *ctx;
 
@@ -42,7 +43,7 @@ ngx_http_taptalent_ctx(ngx_http_request_t *r)
  */
 
 ngx_uint_t
-ngx_http_taptalent_body_is_whole(ngx_http_request_t *r)
+ngx_http_taptalent_request_body_is_whole(ngx_http_request_t *r)
 {
     off_t                     left;
     ngx_chain_t              *cl;
@@ -51,7 +52,7 @@ ngx_http_taptalent_body_is_whole(ngx_http_request_t *r)
     rb = r->request_body;
 
     if (rb == NULL) {
-        return ngx_http_taptalent_body_is_unread(r);
+        return ngx_http_taptalent_request_body_is_unread(r);
     }
 
     /* a chunked body is discarded through one that nobody has asked for */
@@ -73,7 +74,7 @@ ngx_http_taptalent_body_is_whole(ngx_http_request_t *r)
 /* what was discarded is not in the length any more */
 
 static ngx_uint_t
-ngx_http_taptalent_body_is_unread(ngx_http_request_t *r)
+ngx_http_taptalent_request_body_is_unread(ngx_http_request_t *r)
 {
     off_t       left;
     ngx_str_t  *value;
@@ -116,7 +117,7 @@ ngx_http_taptalent_body_is_unread(ngx_http_request_t *r)
  */
 
 ngx_int_t
-ngx_http_taptalent_read_body(ngx_http_request_t *r, ngx_str_t *body)
+ngx_http_taptalent_request_read_body(ngx_http_request_t *r, ngx_str_t *body)
 {
     u_char       *p;
     off_t         size;
@@ -192,7 +193,8 @@ ngx_http_taptalent_read_body(ngx_http_request_t *r, ngx_str_t *body)
 
 
 ngx_int_t
-ngx_http_taptalent_add_header(ngx_http_request_t *r, char *name, char *value)
+ngx_http_taptalent_request_add_header(ngx_http_request_t *r, char *name,
+    char *value)
 {
     ngx_table_elt_t  *h;
 

@@ -18,19 +18,20 @@
 #define NGX_HTTP_TAPTALENT_QUIET  1000  /* ms between lines of an outage */
 
 
-static void ngx_http_taptalent_count(ngx_http_request_t *r,
+static void ngx_http_taptalent_respond_count(ngx_http_request_t *r,
     ngx_http_taptalent_ctx_t *ctx);
-static ngx_uint_t ngx_http_taptalent_quiet(ngx_http_taptalent_ctx_t *ctx,
-    ngx_uint_t *more);
-static void ngx_http_taptalent_log(ngx_http_request_t *r,
+static ngx_uint_t ngx_http_taptalent_respond_quiet(
+    ngx_http_taptalent_ctx_t *ctx, ngx_uint_t *more);
+static void ngx_http_taptalent_respond_log(ngx_http_request_t *r,
     ngx_http_taptalent_ctx_t *ctx, ngx_http_taptalent_verdict_e verdict,
     const char *why);
-static ngx_int_t ngx_http_taptalent_answer(ngx_http_request_t *r,
+static ngx_int_t ngx_http_taptalent_respond_answer(ngx_http_request_t *r,
     ngx_http_taptalent_ctx_t *ctx, ngx_str_t *text);
-static ngx_int_t ngx_http_taptalent_answer_full(ngx_http_request_t *r,
+static ngx_int_t ngx_http_taptalent_respond_full(ngx_http_request_t *r,
     ngx_http_taptalent_ctx_t *ctx, ngx_str_t *text);
-static ngx_int_t ngx_http_taptalent_header_filter(ngx_http_request_t *r);
-static ngx_int_t ngx_http_taptalent_body_filter(ngx_http_request_t *r,
+static ngx_int_t ngx_http_taptalent_respond_header_filter(
+    ngx_http_request_t *r);
+static ngx_int_t ngx_http_taptalent_respond_body_filter(ngx_http_request_t *r,
     ngx_chain_t *in);
 
 
@@ -63,24 +64,25 @@ ngx_http_taptalent_respond(ngx_http_request_t *r,
     if (ctx->unenforced != NGX_HTTP_TAPTALENT_NONE
         && ngx_http_taptalent_verdicts[verdict].status == NGX_HTTP_OK)
     {
-        ngx_http_taptalent_log(r, ctx, ctx->unenforced, ctx->unenforced_why);
+        ngx_http_taptalent_respond_log(r, ctx, ctx->unenforced,
+                                       ctx->unenforced_why);
     }
 
-    ngx_http_taptalent_count(r, ctx);
+    ngx_http_taptalent_respond_count(r, ctx);
 
     rc = NGX_OK;
 
     if (verdict == NGX_HTTP_TAPTALENT_METHOD) {
-        rc = ngx_http_taptalent_add_header(r, "Allow", "POST");
+        rc = ngx_http_taptalent_request_add_header(r, "Allow", "POST");
 
     } else if (verdict == NGX_HTTP_TAPTALENT_UNAVAILABLE) {
-        rc = ngx_http_taptalent_add_header(r, "Retry-After", "1");
+        rc = ngx_http_taptalent_request_add_header(r, "Retry-After", "1");
     }
 
     ngx_memzero(&cv, sizeof(ngx_http_complex_value_t));
 
     if (rc != NGX_OK
-        || ngx_http_taptalent_answer(r, ctx, &cv.value) != NGX_OK)
+        || ngx_http_taptalent_respond_answer(r, ctx, &cv.value) != NGX_OK)
     {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
@@ -99,7 +101,8 @@ ngx_http_taptalent_respond(ngx_http_request_t *r,
 /* before it is sent: whoever has the answer finds it counted */
 
 static void
-ngx_http_taptalent_count(ngx_http_request_t *r, ngx_http_taptalent_ctx_t *ctx)
+ngx_http_taptalent_respond_count(ngx_http_request_t *r,
+    ngx_http_taptalent_ctx_t *ctx)
 {
     const char                      *why;
     ngx_http_taptalent_verdict_t     *answer;
@@ -134,7 +137,7 @@ ngx_http_taptalent_count(ngx_http_request_t *r, ngx_http_taptalent_ctx_t *ctx)
 /* logs a refusal and makes the text of the answer */
 
 static ngx_int_t
-ngx_http_taptalent_answer(ngx_http_request_t *r,
+ngx_http_taptalent_respond_answer(ngx_http_request_t *r,
     ngx_http_taptalent_ctx_t *ctx, ngx_str_t *text)
 {
     u_char                         *p;
@@ -153,7 +156,7 @@ ngx_http_taptalent_answer(ngx_http_request_t *r,
         if (tlcf->mode == NGX_HTTP_TAPTALENT_RECEIVER
             || tlcf->response == NGX_HTTP_TAPTALENT_FULL)
         {
-            return ngx_http_taptalent_answer_full(r, ctx, text);
+            return ngx_http_taptalent_respond_full(r, ctx, text);
         }
 
         *text = ngx_http_taptalent_accepted;
@@ -171,7 +174,7 @@ ngx_http_taptalent_answer(ngx_http_request_t *r,
         break;
     }
 
-    ngx_http_taptalent_log(r, ctx, ctx->verdict, ctx->why);
+    ngx_http_taptalent_respond_log(r, ctx, ctx->verdict, ctx->why);
 
     answer = &ngx_http_taptalent_verdicts[ctx->verdict];
     message = answer->message;
@@ -208,7 +211,7 @@ ngx_http_taptalent_answer(ngx_http_request_t *r,
 /* as the sender's own test receiver answers */
 
 static ngx_int_t
-ngx_http_taptalent_answer_full(ngx_http_request_t *r,
+ngx_http_taptalent_respond_full(ngx_http_request_t *r,
     ngx_http_taptalent_ctx_t *ctx, ngx_str_t *text)
 {
     u_char  *p;
@@ -239,7 +242,8 @@ ngx_http_taptalent_answer_full(ngx_http_request_t *r,
  */
 
 static ngx_uint_t
-ngx_http_taptalent_quiet(ngx_http_taptalent_ctx_t *ctx, ngx_uint_t *more)
+ngx_http_taptalent_respond_quiet(ngx_http_taptalent_ctx_t *ctx,
+    ngx_uint_t *more)
 {
     static ngx_uint_t  unsaid, said;
     static ngx_msec_t  last;
@@ -271,8 +275,9 @@ ngx_http_taptalent_quiet(ngx_http_taptalent_ctx_t *ctx, ngx_uint_t *more)
  */
 
 static void
-ngx_http_taptalent_log(ngx_http_request_t *r, ngx_http_taptalent_ctx_t *ctx,
-    ngx_http_taptalent_verdict_e verdict, const char *why)
+ngx_http_taptalent_respond_log(ngx_http_request_t *r,
+    ngx_http_taptalent_ctx_t *ctx, ngx_http_taptalent_verdict_e verdict,
+    const char *why)
 {
     u_char                       *p, *last;
     u_char                        buf[NGX_HTTP_TAPTALENT_MAX_NAME
@@ -288,7 +293,7 @@ ngx_http_taptalent_log(ngx_http_request_t *r, ngx_http_taptalent_ctx_t *ctx,
     answer = &ngx_http_taptalent_verdicts[verdict];
 
     if (r->connection->log->log_level < answer->level
-        || ngx_http_taptalent_quiet(ctx, &more))
+        || ngx_http_taptalent_respond_quiet(ctx, &more))
     {
         return;
     }
@@ -339,10 +344,10 @@ void
 ngx_http_taptalent_respond_init(void)
 {
     ngx_http_next_header_filter = ngx_http_top_header_filter;
-    ngx_http_top_header_filter = ngx_http_taptalent_header_filter;
+    ngx_http_top_header_filter = ngx_http_taptalent_respond_header_filter;
 
     ngx_http_next_body_filter = ngx_http_top_body_filter;
-    ngx_http_top_body_filter = ngx_http_taptalent_body_filter;
+    ngx_http_top_body_filter = ngx_http_taptalent_respond_body_filter;
 }
 
 
@@ -352,7 +357,7 @@ ngx_http_taptalent_respond_init(void)
  */
 
 static ngx_int_t
-ngx_http_taptalent_header_filter(ngx_http_request_t *r)
+ngx_http_taptalent_respond_header_filter(ngx_http_request_t *r)
 {
     ngx_http_taptalent_ctx_t       *ctx;
     ngx_http_taptalent_loc_conf_t  *tlcf;
@@ -371,16 +376,16 @@ ngx_http_taptalent_header_filter(ngx_http_request_t *r)
         return ngx_http_next_header_filter(r);
     }
 
-    ctx = ngx_http_taptalent_ctx(r);
+    ctx = ngx_http_taptalent_request_ctx(r);
     if (ctx == NULL) {
         return NGX_ERROR;
     }
 
     ctx->verdict = NGX_HTTP_TAPTALENT_TOO_LARGE;
 
-    ngx_http_taptalent_count(r, ctx);
+    ngx_http_taptalent_respond_count(r, ctx);
 
-    if (ngx_http_taptalent_answer(r, ctx, &ctx->answer) != NGX_OK) {
+    if (ngx_http_taptalent_respond_answer(r, ctx, &ctx->answer) != NGX_OK) {
         return NGX_ERROR;
     }
 
@@ -397,7 +402,7 @@ ngx_http_taptalent_header_filter(ngx_http_request_t *r)
 
 
 static ngx_int_t
-ngx_http_taptalent_body_filter(ngx_http_request_t *r, ngx_chain_t *in)
+ngx_http_taptalent_respond_body_filter(ngx_http_request_t *r, ngx_chain_t *in)
 {
     ngx_buf_t                 *b;
     ngx_chain_t                out, *cl;

@@ -13,15 +13,15 @@
 /* What is known of an event, as variables, here and in its delivery. */
 
 
-static ngx_http_taptalent_ctx_t *ngx_http_taptalent_variable_ctx(
+static ngx_http_taptalent_ctx_t *ngx_http_taptalent_variables_ctx(
     ngx_http_request_t *r);
-static ngx_int_t ngx_http_taptalent_variable(ngx_http_request_t *r,
+static ngx_int_t ngx_http_taptalent_variables_get(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);
-static ngx_int_t ngx_http_taptalent_base64_variable(ngx_http_request_t *r,
+static ngx_int_t ngx_http_taptalent_variables_base64(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);
-static ngx_int_t ngx_http_taptalent_no_variable(ngx_http_request_t *r,
+static ngx_int_t ngx_http_taptalent_variables_too_large(ngx_http_request_t *r,
     ngx_http_taptalent_ctx_t *ctx);
-static ngx_int_t ngx_http_taptalent_verdict_variable(ngx_http_request_t *r,
+static ngx_int_t ngx_http_taptalent_variables_verdict(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);
 
 
@@ -29,41 +29,42 @@ static ngx_int_t ngx_http_taptalent_verdict_variable(ngx_http_request_t *r,
 
 static ngx_http_variable_t  ngx_http_taptalent_variables[] = {
 
-    { ngx_string("taptalent_event"), NULL, ngx_http_taptalent_variable,
+    { ngx_string("taptalent_event"), NULL, ngx_http_taptalent_variables_get,
       offsetof(ngx_http_taptalent_ctx_t, event.name),
       NGX_HTTP_VAR_NOCACHEABLE, 0 },
 
-    { ngx_string("taptalent_timestamp"), NULL, ngx_http_taptalent_variable,
+    { ngx_string("taptalent_timestamp"), NULL, ngx_http_taptalent_variables_get,
       offsetof(ngx_http_taptalent_ctx_t, event.timestamp),
       NGX_HTTP_VAR_NOCACHEABLE, 0 },
 
-    { ngx_string("taptalent_company_id"), NULL, ngx_http_taptalent_variable,
+    { ngx_string("taptalent_company_id"), NULL,
+      ngx_http_taptalent_variables_get,
       offsetof(ngx_http_taptalent_ctx_t, event.company_id),
       NGX_HTTP_VAR_NOCACHEABLE, 0 },
 
-    { ngx_string("taptalent_event_id"), NULL, ngx_http_taptalent_variable,
+    { ngx_string("taptalent_event_id"), NULL, ngx_http_taptalent_variables_get,
       offsetof(ngx_http_taptalent_ctx_t, event.id),
       NGX_HTTP_VAR_NOCACHEABLE, 0 },
 
-    { ngx_string("taptalent_body"), NULL, ngx_http_taptalent_variable,
+    { ngx_string("taptalent_body"), NULL, ngx_http_taptalent_variables_get,
       offsetof(ngx_http_taptalent_ctx_t, event.body),
       NGX_HTTP_VAR_NOCACHEABLE, 0 },
 
     { ngx_string("taptalent_body_base64"), NULL,
-      ngx_http_taptalent_base64_variable, 0, NGX_HTTP_VAR_NOCACHEABLE, 0 },
+      ngx_http_taptalent_variables_base64, 0, NGX_HTTP_VAR_NOCACHEABLE, 0 },
 
     { ngx_string("taptalent_signature_timestamp"), NULL,
-      ngx_http_taptalent_variable,
+      ngx_http_taptalent_variables_get,
       offsetof(ngx_http_taptalent_ctx_t, signature_time),
       NGX_HTTP_VAR_NOCACHEABLE, 0 },
 
     { ngx_string("taptalent_verdict"), NULL,
-      ngx_http_taptalent_verdict_variable,
+      ngx_http_taptalent_variables_verdict,
       offsetof(ngx_http_taptalent_ctx_t, verdict),
       NGX_HTTP_VAR_NOCACHEABLE, 0 },
 
     { ngx_string("taptalent_unenforced"), NULL,
-      ngx_http_taptalent_verdict_variable,
+      ngx_http_taptalent_variables_verdict,
       offsetof(ngx_http_taptalent_ctx_t, unenforced),
       NGX_HTTP_VAR_NOCACHEABLE, 0 },
 
@@ -72,7 +73,7 @@ static ngx_http_variable_t  ngx_http_taptalent_variables[] = {
 
 
 ngx_int_t
-ngx_http_taptalent_add_variables(ngx_conf_t *cf)
+ngx_http_taptalent_variables_add(ngx_conf_t *cf)
 {
     ngx_http_variable_t  *var, *v;
 
@@ -94,7 +95,7 @@ ngx_http_taptalent_add_variables(ngx_conf_t *cf)
 /* an internal redirect clears the context of a delivery, not its parent's */
 
 static ngx_http_taptalent_ctx_t *
-ngx_http_taptalent_variable_ctx(ngx_http_request_t *r)
+ngx_http_taptalent_variables_ctx(ngx_http_request_t *r)
 {
     ngx_http_taptalent_ctx_t  *ctx;
 
@@ -110,13 +111,13 @@ ngx_http_taptalent_variable_ctx(ngx_http_request_t *r)
 
 
 static ngx_int_t
-ngx_http_taptalent_variable(ngx_http_request_t *r,
+ngx_http_taptalent_variables_get(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data)
 {
     ngx_str_t                 *value;
     ngx_http_taptalent_ctx_t  *ctx;
 
-    ctx = ngx_http_taptalent_variable_ctx(r);
+    ctx = ngx_http_taptalent_variables_ctx(r);
 
     value = ctx ? (ngx_str_t *) ((char *) ctx + data) : NULL;
 
@@ -126,7 +127,7 @@ ngx_http_taptalent_variable(ngx_http_request_t *r,
     }
 
     if (value->len > NGX_HTTP_TAPTALENT_MAX_VALUE) {
-        return ngx_http_taptalent_no_variable(r, ctx);
+        return ngx_http_taptalent_variables_too_large(r, ctx);
     }
 
     v->len = value->len;
@@ -140,14 +141,14 @@ ngx_http_taptalent_variable(ngx_http_request_t *r,
 
 
 static ngx_int_t
-ngx_http_taptalent_base64_variable(ngx_http_request_t *r,
+ngx_http_taptalent_variables_base64(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data)
 {
     size_t                     len;
     ngx_str_t                  text;
     ngx_http_taptalent_ctx_t  *ctx;
 
-    ctx = ngx_http_taptalent_variable_ctx(r);
+    ctx = ngx_http_taptalent_variables_ctx(r);
 
     if (ctx == NULL || ctx->event.body.len == 0) {
         v->not_found = 1;
@@ -157,7 +158,7 @@ ngx_http_taptalent_base64_variable(ngx_http_request_t *r,
     len = ngx_base64_encoded_length(ctx->event.body.len);
 
     if (len > NGX_HTTP_TAPTALENT_MAX_VALUE) {
-        return ngx_http_taptalent_no_variable(r, ctx);
+        return ngx_http_taptalent_variables_too_large(r, ctx);
     }
 
     text.data = ngx_pnalloc(r->pool, len);
@@ -185,7 +186,7 @@ ngx_http_taptalent_base64_variable(ngx_http_request_t *r,
  */
 
 static ngx_int_t
-ngx_http_taptalent_no_variable(ngx_http_request_t *r,
+ngx_http_taptalent_variables_too_large(ngx_http_request_t *r,
     ngx_http_taptalent_ctx_t *ctx)
 {
     if (!ctx->failed) {
@@ -202,7 +203,7 @@ ngx_http_taptalent_no_variable(ngx_http_request_t *r,
 
 
 static ngx_int_t
-ngx_http_taptalent_verdict_variable(ngx_http_request_t *r,
+ngx_http_taptalent_variables_verdict(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data)
 {
     ngx_str_t                     *word;

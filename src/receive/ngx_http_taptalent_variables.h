@@ -15,7 +15,7 @@
 
 
 /* preconfiguration; NGX_ERROR without memory */
-ngx_int_t ngx_http_taptalent_add_variables(ngx_conf_t *cf);
+ngx_int_t ngx_http_taptalent_variables_add(ngx_conf_t *cf);
 
 
 #endif /* _NGX_HTTP_TAPTALENT_VARIABLES_H_INCLUDED_ */

@@ -37,30 +37,31 @@ typedef struct {
 } ngx_http_taptalent_head_t;
 
 
-static void ngx_http_taptalent_host(ngx_http_request_t *r,
+static void ngx_http_taptalent_verify_host(ngx_http_request_t *r,
     ngx_http_taptalent_event_t *ev);
-static ngx_uint_t ngx_http_taptalent_https(ngx_http_request_t *r,
+static ngx_uint_t ngx_http_taptalent_verify_https(ngx_http_request_t *r,
     ngx_http_taptalent_loc_conf_t *tlcf);
-static void ngx_http_taptalent_read_head(ngx_http_request_t *r,
+static void ngx_http_taptalent_verify_read_head(ngx_http_request_t *r,
     ngx_http_taptalent_loc_conf_t *tlcf, ngx_http_taptalent_head_t *head);
-static ngx_uint_t ngx_http_taptalent_underscored(ngx_str_t *name);
-static ngx_http_taptalent_verdict_e ngx_http_taptalent_sender(
+static ngx_uint_t ngx_http_taptalent_verify_underscored(ngx_str_t *name);
+static ngx_http_taptalent_verdict_e ngx_http_taptalent_verify_sender(
     ngx_http_request_t *r, ngx_http_taptalent_ctx_t *ctx,
     ngx_http_taptalent_head_t *head, time_t sent);
-static ngx_http_taptalent_verdict_e ngx_http_taptalent_key(
+static ngx_http_taptalent_verdict_e ngx_http_taptalent_verify_key(
     ngx_http_taptalent_loc_conf_t *tlcf, ngx_http_taptalent_ctx_t *ctx,
     ngx_http_taptalent_head_t *head);
-static ngx_http_taptalent_verdict_e ngx_http_taptalent_signature_head(
+static ngx_http_taptalent_verdict_e ngx_http_taptalent_verify_signature_head(
     ngx_http_request_t *r, ngx_http_taptalent_ctx_t *ctx,
     ngx_http_taptalent_head_t *head);
-static ngx_uint_t ngx_http_taptalent_signed_once(ngx_http_request_t *r,
+static ngx_uint_t ngx_http_taptalent_verify_signed_once(ngx_http_request_t *r,
     ngx_http_taptalent_signature_t *sig);
-static ngx_uint_t ngx_http_taptalent_recent(time_t sec, time_t tolerance);
-static ngx_http_taptalent_verdict_e ngx_http_taptalent_signature_body(
+static ngx_uint_t ngx_http_taptalent_verify_recent(time_t sec,
+    time_t tolerance);
+static ngx_http_taptalent_verdict_e ngx_http_taptalent_verify_signature_body(
     ngx_http_request_t *r, ngx_http_taptalent_ctx_t *ctx);
-static ngx_http_taptalent_verdict_e ngx_http_taptalent_company(
+static ngx_http_taptalent_verdict_e ngx_http_taptalent_verify_company(
     ngx_http_request_t *r, ngx_http_taptalent_ctx_t *ctx);
-static ngx_http_taptalent_verdict_e ngx_http_taptalent_enforce(
+static ngx_http_taptalent_verdict_e ngx_http_taptalent_verify_enforce(
     ngx_http_taptalent_loc_conf_t *tlcf, ngx_http_taptalent_ctx_t *ctx,
     ngx_http_taptalent_verdict_e verdict);
 
@@ -92,11 +93,11 @@ ngx_http_taptalent_verify_head(ngx_http_request_t *r,
         return NGX_HTTP_TAPTALENT_METHOD;
     }
 
-    if (!ngx_http_taptalent_https(r, tlcf)) {
+    if (!ngx_http_taptalent_verify_https(r, tlcf)) {
         return NGX_HTTP_TAPTALENT_HTTPS_REQUIRED;
     }
 
-    ngx_http_taptalent_read_head(r, tlcf, &head);
+    ngx_http_taptalent_verify_read_head(r, tlcf, &head);
 
     if (head.content_types != 1
         || !ngx_http_taptalent_event_media_type(&head.content_type))
@@ -130,9 +131,9 @@ ngx_http_taptalent_verify_head(ngx_http_request_t *r,
 
     ev->timestamp = head.timestamp;
 
-    ngx_http_taptalent_host(r, ev);
+    ngx_http_taptalent_verify_host(r, ev);
 
-    verdict = ngx_http_taptalent_sender(r, ctx, &head, sent);
+    verdict = ngx_http_taptalent_verify_sender(r, ctx, &head, sent);
 
     if (verdict != NGX_HTTP_TAPTALENT_NONE) {
         return verdict;
@@ -160,7 +161,8 @@ ngx_http_taptalent_verify_head(ngx_http_request_t *r,
  */
 
 static void
-ngx_http_taptalent_host(ngx_http_request_t *r, ngx_http_taptalent_event_t *ev)
+ngx_http_taptalent_verify_host(ngx_http_request_t *r,
+    ngx_http_taptalent_event_t *ev)
 {
     size_t      n;
     ngx_str_t  *host, *server;
@@ -189,7 +191,7 @@ ngx_http_taptalent_host(ngx_http_request_t *r, ngx_http_taptalent_event_t *ev)
 
 
 static ngx_uint_t
-ngx_http_taptalent_https(ngx_http_request_t *r,
+ngx_http_taptalent_verify_https(ngx_http_request_t *r,
     ngx_http_taptalent_loc_conf_t *tlcf)
 {
     ngx_str_t   value;
@@ -235,7 +237,7 @@ ngx_http_taptalent_https(ngx_http_request_t *r,
 
 
 static void
-ngx_http_taptalent_read_head(ngx_http_request_t *r,
+ngx_http_taptalent_verify_read_head(ngx_http_request_t *r,
     ngx_http_taptalent_loc_conf_t *tlcf, ngx_http_taptalent_head_t *head)
 {
     ngx_str_t         name;
@@ -297,7 +299,9 @@ ngx_http_taptalent_read_head(ngx_http_request_t *r,
                 head->key = h[i].value;
                 head->keys++;
 
-            } else if (!signature && ngx_http_taptalent_underscored(&name)) {
+            } else if (!signature
+                       && ngx_http_taptalent_verify_underscored(&name))
+            {
                 head->underscored = 1;
             }
         }
@@ -311,7 +315,7 @@ ngx_http_taptalent_read_head(ngx_http_request_t *r,
  */
 
 static ngx_uint_t
-ngx_http_taptalent_underscored(ngx_str_t *name)
+ngx_http_taptalent_verify_underscored(ngx_str_t *name)
 {
     size_t  i;
 
@@ -337,40 +341,40 @@ ngx_http_taptalent_underscored(ngx_str_t *name)
 /* what the head tells of who has sent it, and when */
 
 static ngx_http_taptalent_verdict_e
-ngx_http_taptalent_sender(ngx_http_request_t *r, ngx_http_taptalent_ctx_t *ctx,
-    ngx_http_taptalent_head_t *head, time_t sent)
+ngx_http_taptalent_verify_sender(ngx_http_request_t *r,
+    ngx_http_taptalent_ctx_t *ctx, ngx_http_taptalent_head_t *head, time_t sent)
 {
     ngx_http_taptalent_verdict_e    verdict;
     ngx_http_taptalent_loc_conf_t  *tlcf;
 
     tlcf = ngx_http_get_module_loc_conf(r, ngx_http_taptalent_webhook_module);
 
-    verdict = ngx_http_taptalent_key(tlcf, ctx, head);
-    verdict = ngx_http_taptalent_enforce(tlcf, ctx, verdict);
+    verdict = ngx_http_taptalent_verify_key(tlcf, ctx, head);
+    verdict = ngx_http_taptalent_verify_enforce(tlcf, ctx, verdict);
 
     if (verdict != NGX_HTTP_TAPTALENT_NONE) {
         return verdict;
     }
 
-    if (!ngx_http_taptalent_recent(sent, tlcf->tolerance)) {
-        verdict = ngx_http_taptalent_enforce(tlcf, ctx,
-                                             NGX_HTTP_TAPTALENT_STALE);
+    if (!ngx_http_taptalent_verify_recent(sent, tlcf->tolerance)) {
+        verdict = ngx_http_taptalent_verify_enforce(tlcf, ctx,
+                                                    NGX_HTTP_TAPTALENT_STALE);
 
         if (verdict != NGX_HTTP_TAPTALENT_NONE) {
             return verdict;
         }
     }
 
-    verdict = ngx_http_taptalent_signature_head(r, ctx, head);
+    verdict = ngx_http_taptalent_verify_signature_head(r, ctx, head);
 
-    return ngx_http_taptalent_enforce(tlcf, ctx, verdict);
+    return ngx_http_taptalent_verify_enforce(tlcf, ctx, verdict);
 }
 
 
 /* digests have one length, and how far two are the same tells nothing */
 
 static ngx_http_taptalent_verdict_e
-ngx_http_taptalent_key(ngx_http_taptalent_loc_conf_t *tlcf,
+ngx_http_taptalent_verify_key(ngx_http_taptalent_loc_conf_t *tlcf,
     ngx_http_taptalent_ctx_t *ctx, ngx_http_taptalent_head_t *head)
 {
     u_char      *key, digest[SHA256_DIGEST_LENGTH];
@@ -411,7 +415,7 @@ ngx_http_taptalent_key(ngx_http_taptalent_loc_conf_t *tlcf,
 
 
 static ngx_http_taptalent_verdict_e
-ngx_http_taptalent_signature_head(ngx_http_request_t *r,
+ngx_http_taptalent_verify_signature_head(ngx_http_request_t *r,
     ngx_http_taptalent_ctx_t *ctx, ngx_http_taptalent_head_t *head)
 {
     time_t                           sec;
@@ -434,7 +438,7 @@ ngx_http_taptalent_signature_head(ngx_http_request_t *r,
 
     ctx->signature = head->signature;
 
-    if (!ngx_http_taptalent_signed_once(r, sig)) {
+    if (!ngx_http_taptalent_verify_signed_once(r, sig)) {
         ctx->why = "a header that is signed is repeated";
         return NGX_HTTP_TAPTALENT_SIGNATURE;
     }
@@ -463,7 +467,7 @@ ngx_http_taptalent_signature_head(ngx_http_request_t *r,
         goto malformed;
     }
 
-    if (!ngx_http_taptalent_recent(sec, sig->tolerance)) {
+    if (!ngx_http_taptalent_verify_recent(sec, sig->tolerance)) {
         ctx->why = "the time of the signature is too far from now";
         return NGX_HTTP_TAPTALENT_STALE;
     }
@@ -480,7 +484,7 @@ malformed:
 /* a variable may be the first of them only, and all are stored */
 
 static ngx_uint_t
-ngx_http_taptalent_signed_once(ngx_http_request_t *r,
+ngx_http_taptalent_verify_signed_once(ngx_http_request_t *r,
     ngx_http_taptalent_signature_t *sig)
 {
     ngx_str_t        *name;
@@ -520,7 +524,7 @@ ngx_http_taptalent_signed_once(ngx_http_request_t *r,
 
 
 static ngx_uint_t
-ngx_http_taptalent_recent(time_t sec, time_t tolerance)
+ngx_http_taptalent_verify_recent(time_t sec, time_t tolerance)
 {
     int64_t  distance;
 
@@ -554,8 +558,8 @@ ngx_http_taptalent_verify_body(ngx_http_request_t *r,
         return NGX_HTTP_TAPTALENT_UNAVAILABLE;
     }
 
-    verdict = ngx_http_taptalent_signature_body(r, ctx);
-    verdict = ngx_http_taptalent_enforce(tlcf, ctx, verdict);
+    verdict = ngx_http_taptalent_verify_signature_body(r, ctx);
+    verdict = ngx_http_taptalent_verify_enforce(tlcf, ctx, verdict);
 
     if (verdict != NGX_HTTP_TAPTALENT_NONE) {
         return verdict;
@@ -567,8 +571,8 @@ ngx_http_taptalent_verify_body(ngx_http_request_t *r,
         return verdict;
     }
 
-    verdict = ngx_http_taptalent_company(r, ctx);
-    verdict = ngx_http_taptalent_enforce(tlcf, ctx, verdict);
+    verdict = ngx_http_taptalent_verify_company(r, ctx);
+    verdict = ngx_http_taptalent_verify_enforce(tlcf, ctx, verdict);
 
     if (verdict != NGX_HTTP_TAPTALENT_NONE) {
         return verdict;
@@ -584,7 +588,7 @@ ngx_http_taptalent_verify_body(ngx_http_request_t *r,
 
 
 static ngx_http_taptalent_verdict_e
-ngx_http_taptalent_signature_body(ngx_http_request_t *r,
+ngx_http_taptalent_verify_signature_body(ngx_http_request_t *r,
     ngx_http_taptalent_ctx_t *ctx)
 {
     u_char                           digest[NGX_HTTP_TAPTALENT_MAX_DIGEST];
@@ -654,7 +658,7 @@ ngx_http_taptalent_signature_body(ngx_http_request_t *r,
 
 
 static ngx_http_taptalent_verdict_e
-ngx_http_taptalent_company(ngx_http_request_t *r,
+ngx_http_taptalent_verify_company(ngx_http_request_t *r,
     ngx_http_taptalent_ctx_t *ctx)
 {
     ngx_str_t                       value;
@@ -704,7 +708,7 @@ ngx_http_taptalent_company(ngx_http_request_t *r,
  */
 
 static ngx_http_taptalent_verdict_e
-ngx_http_taptalent_enforce(ngx_http_taptalent_loc_conf_t *tlcf,
+ngx_http_taptalent_verify_enforce(ngx_http_taptalent_loc_conf_t *tlcf,
     ngx_http_taptalent_ctx_t *ctx, ngx_http_taptalent_verdict_e verdict)
 {
     if (!ngx_http_taptalent_verdict_enforceable(verdict)) {

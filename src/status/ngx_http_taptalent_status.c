@@ -555,10 +555,11 @@ ngx_http_taptalent_status_matches(ngx_str_t *range, ngx_str_t *type)
 static ngx_int_t
 ngx_http_taptalent_status_headers(ngx_http_request_t *r, ngx_uint_t format)
 {
-    if (ngx_http_taptalent_add_header(r, "Cache-Control", "no-store") != NGX_OK
-        || ngx_http_taptalent_add_header(r, "Vary", "Accept") != NGX_OK
-        || ngx_http_taptalent_add_header(r, "X-Content-Type-Options",
-                                         "nosniff")
+    if (ngx_http_taptalent_request_add_header(r, "Cache-Control", "no-store")
+        != NGX_OK
+        || ngx_http_taptalent_request_add_header(r, "Vary", "Accept") != NGX_OK
+        || ngx_http_taptalent_request_add_header(r, "X-Content-Type-Options",
+                                                 "nosniff")
            != NGX_OK)
     {
         return NGX_ERROR;
@@ -568,12 +569,13 @@ ngx_http_taptalent_status_headers(ngx_http_request_t *r, ngx_uint_t format)
         return NGX_OK;
     }
 
-    if (ngx_http_taptalent_add_header(r, "Referrer-Policy", "no-referrer")
+    if (ngx_http_taptalent_request_add_header(r, "Referrer-Policy",
+                                              "no-referrer")
         != NGX_OK)
     {
         return NGX_ERROR;
     }
 
-    return ngx_http_taptalent_add_header(r, "Content-Security-Policy",
-                                         (char *) ngx_http_taptalent_policy);
+    return ngx_http_taptalent_request_add_header(r, "Content-Security-Policy",
+                                          (char *) ngx_http_taptalent_policy);
 }

@@ -47,22 +47,23 @@ typedef struct {
 } ngx_http_taptalent_census_conf_t;
 
 
-static void ngx_http_taptalent_census_timer(ngx_event_t *ev);
-static void ngx_http_taptalent_census_start(ngx_http_taptalent_census_t *cs);
-static void ngx_http_taptalent_census_run(void *data, ngx_log_t *log);
+static void ngx_http_taptalent_status_measure_timer(ngx_event_t *ev);
+static void ngx_http_taptalent_status_measure_start(
+    ngx_http_taptalent_census_t *cs);
+static void ngx_http_taptalent_status_measure_run(void *data, ngx_log_t *log);
 #if (NGX_THREADS)
-static void ngx_http_taptalent_census_done(ngx_event_t *ev);
+static void ngx_http_taptalent_status_measure_done(ngx_event_t *ev);
 #endif
-static void ngx_http_taptalent_census_publish(
+static void ngx_http_taptalent_status_measure_publish(
     ngx_http_taptalent_census_t *cs);
-static ngx_uint_t ngx_http_taptalent_census_known(
+static ngx_uint_t ngx_http_taptalent_status_measure_known(
     ngx_http_taptalent_census_t *cs);
-static void ngx_http_taptalent_census_cleanup(void *data);
+static void ngx_http_taptalent_status_measure_cleanup(void *data);
 
 
 /* in the order of ngx_http_taptalent_measure_e */
 
-static ngx_uint_t  ngx_http_taptalent_census_parts[] = {
+static ngx_uint_t  ngx_http_taptalent_status_measure_parts[] = {
     NGX_HTTP_TAPTALENT_KNOWN_NEW,
     NGX_HTTP_TAPTALENT_KNOWN_DEAD,
     NGX_HTTP_TAPTALENT_KNOWN_CORRUPT,
@@ -71,7 +72,7 @@ static ngx_uint_t  ngx_http_taptalent_census_parts[] = {
 
 
 ngx_int_t
-ngx_http_taptalent_census_init(ngx_cycle_t *cycle,
+ngx_http_taptalent_status_measure_init(ngx_cycle_t *cycle,
     ngx_http_taptalent_zone_t *zone, ngx_http_taptalent_commit_t **commits,
     ngx_uint_t n)
 {
@@ -116,8 +117,8 @@ ngx_http_taptalent_census_init(ngx_cycle_t *cycle,
         }
 
         cs->task->ctx = cs;
-        cs->task->handler = ngx_http_taptalent_census_run;
-        cs->task->event.handler = ngx_http_taptalent_census_done;
+        cs->task->handler = ngx_http_taptalent_status_measure_run;
+        cs->task->event.handler = ngx_http_taptalent_status_measure_done;
         cs->task->event.data = cs;
         cs->task->event.log = cycle->log;
 
@@ -129,14 +130,14 @@ ngx_http_taptalent_census_init(ngx_cycle_t *cycle,
         return NGX_ERROR;
     }
 
-    cln->handler = ngx_http_taptalent_census_cleanup;
+    cln->handler = ngx_http_taptalent_status_measure_cleanup;
     cln->data = &conf->spools;
 
     conf->ident[3] = (void *) -1;
     conf->cycle = cycle;
     conf->zone = zone;
 
-    conf->timer.handler = ngx_http_taptalent_census_timer;
+    conf->timer.handler = ngx_http_taptalent_status_measure_timer;
     conf->timer.data = conf;
     conf->timer.log = cycle->log;
     conf->timer.cancelable = 1;
@@ -148,7 +149,7 @@ ngx_http_taptalent_census_init(ngx_cycle_t *cycle,
 
 
 static void
-ngx_http_taptalent_census_timer(ngx_event_t *ev)
+ngx_http_taptalent_status_measure_timer(ngx_event_t *ev)
 {
     ngx_uint_t                         i;
     ngx_msec_int_t                     left;
@@ -191,7 +192,7 @@ ngx_http_taptalent_census_timer(ngx_event_t *ev)
                                   ngx_current_msec
                                   + NGX_HTTP_TAPTALENT_CENSUS_LOST))
         {
-            ngx_http_taptalent_census_start(&cs[i]);
+            ngx_http_taptalent_status_measure_start(&cs[i]);
         }
     }
 
@@ -202,7 +203,7 @@ ngx_http_taptalent_census_timer(ngx_event_t *ev)
 
 
 static void
-ngx_http_taptalent_census_start(ngx_http_taptalent_census_t *cs)
+ngx_http_taptalent_status_measure_start(ngx_http_taptalent_census_t *cs)
 {
     cs->running = 1;
     cs->began = ngx_current_msec;
@@ -222,11 +223,11 @@ ngx_http_taptalent_census_start(ngx_http_taptalent_census_t *cs)
 
 #else
 
-    ngx_http_taptalent_census_run(cs, cs->log);
+    ngx_http_taptalent_status_measure_run(cs, cs->log);
 
     ngx_time_update();
 
-    ngx_http_taptalent_census_publish(cs);
+    ngx_http_taptalent_status_measure_publish(cs);
 
 #endif
 }
@@ -235,7 +236,7 @@ ngx_http_taptalent_census_start(ngx_http_taptalent_census_t *cs)
 /* in a thread */
 
 static void
-ngx_http_taptalent_census_run(void *data, ngx_log_t *log)
+ngx_http_taptalent_status_measure_run(void *data, ngx_log_t *log)
 {
     ngx_http_taptalent_census_t *cs = data;
 
@@ -247,18 +248,18 @@ ngx_http_taptalent_census_run(void *data, ngx_log_t *log)
 #if (NGX_THREADS)
 
 static void
-ngx_http_taptalent_census_done(ngx_event_t *ev)
+ngx_http_taptalent_status_measure_done(ngx_event_t *ev)
 {
     ev->complete = 0;
 
-    ngx_http_taptalent_census_publish(ev->data);
+    ngx_http_taptalent_status_measure_publish(ev->data);
 }
 
 #endif
 
 
 static void
-ngx_http_taptalent_census_publish(ngx_http_taptalent_census_t *cs)
+ngx_http_taptalent_status_measure_publish(ngx_http_taptalent_census_t *cs)
 {
     ngx_msec_t                        took;
     ngx_uint_t                        known;
@@ -282,7 +283,7 @@ ngx_http_taptalent_census_publish(ngx_http_taptalent_census_t *cs)
         return;
     }
 
-    known = ngx_http_taptalent_census_known(cs);
+    known = ngx_http_taptalent_status_measure_known(cs);
 
     /* of what is not known the figures are not looked at */
 
@@ -309,7 +310,7 @@ ngx_http_taptalent_census_publish(ngx_http_taptalent_census_t *cs)
 /* a line for what cannot be measured when that begins */
 
 static ngx_uint_t
-ngx_http_taptalent_census_known(ngx_http_taptalent_census_t *cs)
+ngx_http_taptalent_status_measure_known(ngx_http_taptalent_census_t *cs)
 {
     ngx_uint_t                         i, bit, known;
     ngx_http_taptalent_spool_error_t  *error;
@@ -318,7 +319,7 @@ ngx_http_taptalent_census_known(ngx_http_taptalent_census_t *cs)
 
     for (i = 0; i < NGX_HTTP_TAPTALENT_MEASURES; i++) {
 
-        bit = ngx_http_taptalent_census_parts[i];
+        bit = ngx_http_taptalent_status_measure_parts[i];
         error = &cs->measure.errors[i];
 
         if (error->call == NULL) {
@@ -343,7 +344,7 @@ ngx_http_taptalent_census_known(ngx_http_taptalent_census_t *cs)
 
 
 static void
-ngx_http_taptalent_census_cleanup(void *data)
+ngx_http_taptalent_status_measure_cleanup(void *data)
 {
     ngx_array_t *spools = data;
 

@@ -20,7 +20,7 @@
  * it that what waits in the spools is measured.  "commits" are pointers; those
  * without a part in the zone are left out.  NGX_ERROR without memory.
  */
-ngx_int_t ngx_http_taptalent_census_init(ngx_cycle_t *cycle,
+ngx_int_t ngx_http_taptalent_status_measure_init(ngx_cycle_t *cycle,
     ngx_http_taptalent_zone_t *zone, ngx_http_taptalent_commit_t **commits,
     ngx_uint_t n);
 
