@@ -52,30 +52,30 @@ typedef struct {
 } ngx_http_taptalent_algorithm_t;
 
 
-static ngx_int_t ngx_http_taptalent_signature_preset(ngx_conf_t *cf,
+static ngx_int_t ngx_http_taptalent_signature_conf_preset(ngx_conf_t *cf,
     ngx_http_taptalent_parameters_t *p);
-static ngx_int_t ngx_http_taptalent_signature_parameters(ngx_conf_t *cf,
+static ngx_int_t ngx_http_taptalent_signature_conf_parameters(ngx_conf_t *cf,
     ngx_http_taptalent_parameters_t *p);
-static ngx_int_t ngx_http_taptalent_signature_keys(ngx_conf_t *cf,
+static ngx_int_t ngx_http_taptalent_signature_conf_keys(ngx_conf_t *cf,
     ngx_http_taptalent_signature_t *sig, ngx_http_taptalent_parameters_t *p);
-static ngx_int_t ngx_http_taptalent_signature_add_key(ngx_conf_t *cf,
+static ngx_int_t ngx_http_taptalent_signature_conf_add_key(ngx_conf_t *cf,
     ngx_http_taptalent_signature_t *sig, ngx_http_taptalent_parameters_t *p,
     ngx_str_t *value);
-static ngx_int_t ngx_http_taptalent_signature_scheme(ngx_conf_t *cf,
+static ngx_int_t ngx_http_taptalent_signature_conf_scheme(ngx_conf_t *cf,
     ngx_http_taptalent_signature_t *sig, ngx_http_taptalent_parameters_t *p);
-static ngx_int_t ngx_http_taptalent_signature_text(ngx_conf_t *cf,
+static ngx_int_t ngx_http_taptalent_signature_conf_text(ngx_conf_t *cf,
     ngx_http_taptalent_signature_t *sig, ngx_http_taptalent_parameters_t *p);
-static ngx_int_t ngx_http_taptalent_signature_headers(ngx_conf_t *cf,
+static ngx_int_t ngx_http_taptalent_signature_conf_headers(ngx_conf_t *cf,
     ngx_http_taptalent_signature_t *sig, ngx_str_t *text);
-static ngx_int_t ngx_http_taptalent_signature_timestamp(ngx_conf_t *cf,
+static ngx_int_t ngx_http_taptalent_signature_conf_timestamp(ngx_conf_t *cf,
     ngx_http_taptalent_signature_t *sig, ngx_http_taptalent_parameters_t *p);
-static ngx_int_t ngx_http_taptalent_signature_tolerance(ngx_conf_t *cf,
+static ngx_int_t ngx_http_taptalent_signature_conf_tolerance(ngx_conf_t *cf,
     ngx_http_taptalent_signature_t *sig, ngx_http_taptalent_parameters_t *p);
-static ngx_uint_t ngx_http_taptalent_signature_time_signed(
+static ngx_uint_t ngx_http_taptalent_signature_conf_time_signed(
     ngx_http_taptalent_parameters_t *p);
-static ngx_uint_t ngx_http_taptalent_signature_has(ngx_str_t *text,
+static ngx_uint_t ngx_http_taptalent_signature_conf_has(ngx_str_t *text,
     ngx_str_t *name);
-static ngx_uint_t ngx_http_taptalent_signature_variable(ngx_str_t *text,
+static ngx_uint_t ngx_http_taptalent_signature_conf_variable(ngx_str_t *text,
     ngx_str_t *name);
 
 
@@ -246,13 +246,13 @@ ngx_http_taptalent_webhook_signature(ngx_conf_t *cf, ngx_command_t *cmd,
         return NGX_CONF_ERROR;
     }
 
-    if (ngx_http_taptalent_signature_preset(cf, &p) != NGX_OK
-        || ngx_http_taptalent_signature_parameters(cf, &p) != NGX_OK
-        || ngx_http_taptalent_signature_keys(cf, sig, &p) != NGX_OK
-        || ngx_http_taptalent_signature_scheme(cf, sig, &p) != NGX_OK
-        || ngx_http_taptalent_signature_timestamp(cf, sig, &p) != NGX_OK
-        || ngx_http_taptalent_signature_tolerance(cf, sig, &p) != NGX_OK
-        || ngx_http_taptalent_signature_text(cf, sig, &p) != NGX_OK)
+    if (ngx_http_taptalent_signature_conf_preset(cf, &p) != NGX_OK
+        || ngx_http_taptalent_signature_conf_parameters(cf, &p) != NGX_OK
+        || ngx_http_taptalent_signature_conf_keys(cf, sig, &p) != NGX_OK
+        || ngx_http_taptalent_signature_conf_scheme(cf, sig, &p) != NGX_OK
+        || ngx_http_taptalent_signature_conf_timestamp(cf, sig, &p) != NGX_OK
+        || ngx_http_taptalent_signature_conf_tolerance(cf, sig, &p) != NGX_OK
+        || ngx_http_taptalent_signature_conf_text(cf, sig, &p) != NGX_OK)
     {
         return NGX_CONF_ERROR;
     }
@@ -264,7 +264,7 @@ ngx_http_taptalent_webhook_signature(ngx_conf_t *cf, ngx_command_t *cmd,
 
 
 static ngx_int_t
-ngx_http_taptalent_signature_preset(ngx_conf_t *cf,
+ngx_http_taptalent_signature_conf_preset(ngx_conf_t *cf,
     ngx_http_taptalent_parameters_t *p)
 {
     ngx_str_t   *value, *name;
@@ -311,7 +311,7 @@ ngx_http_taptalent_signature_preset(ngx_conf_t *cf,
 /* all but "key=" and "preset=" */
 
 static ngx_int_t
-ngx_http_taptalent_signature_parameters(ngx_conf_t *cf,
+ngx_http_taptalent_signature_conf_parameters(ngx_conf_t *cf,
     ngx_http_taptalent_parameters_t *p)
 {
     ngx_str_t                       *value, s;
@@ -390,7 +390,7 @@ ngx_http_taptalent_signature_parameters(ngx_conf_t *cf,
 
 
 static ngx_int_t
-ngx_http_taptalent_signature_keys(ngx_conf_t *cf,
+ngx_http_taptalent_signature_conf_keys(ngx_conf_t *cf,
     ngx_http_taptalent_signature_t *sig, ngx_http_taptalent_parameters_t *p)
 {
     u_char       buf[NGX_HTTP_TAPTALENT_MAX_SECRET + 1];
@@ -416,7 +416,7 @@ ngx_http_taptalent_signature_keys(ngx_conf_t *cf,
         rc = ngx_http_taptalent_verify_conf_secret(cf, &key, buf, &key);
 
         if (rc == NGX_OK) {
-            rc = ngx_http_taptalent_signature_add_key(cf, sig, p, &key);
+            rc = ngx_http_taptalent_signature_conf_add_key(cf, sig, p, &key);
         }
 
         ngx_explicit_memzero(buf, sizeof(buf));
@@ -439,7 +439,7 @@ ngx_http_taptalent_signature_keys(ngx_conf_t *cf,
 
 
 static ngx_int_t
-ngx_http_taptalent_signature_add_key(ngx_conf_t *cf,
+ngx_http_taptalent_signature_conf_add_key(ngx_conf_t *cf,
     ngx_http_taptalent_signature_t *sig, ngx_http_taptalent_parameters_t *p,
     ngx_str_t *value)
 {
@@ -486,7 +486,7 @@ ngx_http_taptalent_signature_add_key(ngx_conf_t *cf,
 
 
 static ngx_int_t
-ngx_http_taptalent_signature_scheme(ngx_conf_t *cf,
+ngx_http_taptalent_signature_conf_scheme(ngx_conf_t *cf,
     ngx_http_taptalent_signature_t *sig, ngx_http_taptalent_parameters_t *p)
 {
     u_char                       c;
@@ -544,7 +544,7 @@ ngx_http_taptalent_signature_scheme(ngx_conf_t *cf,
 
 
 static ngx_int_t
-ngx_http_taptalent_signature_timestamp(ngx_conf_t *cf,
+ngx_http_taptalent_signature_conf_timestamp(ngx_conf_t *cf,
     ngx_http_taptalent_signature_t *sig, ngx_http_taptalent_parameters_t *p)
 {
     if (p->time.len == 0) {
@@ -581,13 +581,13 @@ ngx_http_taptalent_signature_timestamp(ngx_conf_t *cf,
 
 
 static ngx_int_t
-ngx_http_taptalent_signature_tolerance(ngx_conf_t *cf,
+ngx_http_taptalent_signature_conf_tolerance(ngx_conf_t *cf,
     ngx_http_taptalent_signature_t *sig, ngx_http_taptalent_parameters_t *p)
 {
     if (p->time.len == 0) {
 
         if (p->tolerance.len == 0
-            && !ngx_http_taptalent_signature_has(&p->text,
+            && !ngx_http_taptalent_signature_conf_has(&p->text,
                                           &ngx_http_taptalent_signature_stamp))
         {
             return NGX_OK;
@@ -623,7 +623,7 @@ ngx_http_taptalent_signature_tolerance(ngx_conf_t *cf,
 
     /* a time that is not signed is anybody's */
 
-    if (!ngx_http_taptalent_signature_time_signed(p)) {
+    if (!ngx_http_taptalent_signature_conf_time_signed(p)) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "the time of the signature is not in what is "
                            "signed, so that anybody can change it, write "
@@ -639,12 +639,13 @@ ngx_http_taptalent_signature_tolerance(ngx_conf_t *cf,
 /* as it was found, or as all of the variables that it is made of */
 
 static ngx_uint_t
-ngx_http_taptalent_signature_time_signed(ngx_http_taptalent_parameters_t *p)
+ngx_http_taptalent_signature_conf_time_signed(
+    ngx_http_taptalent_parameters_t *p)
 {
     ngx_str_t  rest, name;
 
-    if (ngx_http_taptalent_signature_has(&p->text,
-                                         &ngx_http_taptalent_signature_stamp))
+    if (ngx_http_taptalent_signature_conf_has(&p->text,
+                                          &ngx_http_taptalent_signature_stamp))
     {
         return 1;
     }
@@ -655,9 +656,9 @@ ngx_http_taptalent_signature_time_signed(ngx_http_taptalent_parameters_t *p)
 
     rest = p->time;
 
-    while (ngx_http_taptalent_signature_variable(&rest, &name)) {
+    while (ngx_http_taptalent_signature_conf_variable(&rest, &name)) {
 
-        if (!ngx_http_taptalent_signature_has(&p->text, &name)) {
+        if (!ngx_http_taptalent_signature_conf_has(&p->text, &name)) {
             return 0;
         }
     }
@@ -669,13 +670,13 @@ ngx_http_taptalent_signature_time_signed(ngx_http_taptalent_parameters_t *p)
 /* whether the variable is in the text; cases do not differ, as for nginx */
 
 static ngx_uint_t
-ngx_http_taptalent_signature_has(ngx_str_t *text, ngx_str_t *name)
+ngx_http_taptalent_signature_conf_has(ngx_str_t *text, ngx_str_t *name)
 {
     ngx_str_t  rest, found;
 
     rest = *text;
 
-    while (ngx_http_taptalent_signature_variable(&rest, &found)) {
+    while (ngx_http_taptalent_signature_conf_variable(&rest, &found)) {
 
         if (found.len == name->len
             && ngx_strncasecmp(found.data, name->data, name->len) == 0)
@@ -694,7 +695,7 @@ ngx_http_taptalent_signature_has(ngx_str_t *text, ngx_str_t *name)
  */
 
 static ngx_uint_t
-ngx_http_taptalent_signature_variable(ngx_str_t *text, ngx_str_t *name)
+ngx_http_taptalent_signature_conf_variable(ngx_str_t *text, ngx_str_t *name)
 {
     u_char  *p, *last;
 
@@ -730,12 +731,12 @@ ngx_http_taptalent_signature_variable(ngx_str_t *text, ngx_str_t *name)
 
 
 static ngx_int_t
-ngx_http_taptalent_signature_text(ngx_conf_t *cf,
+ngx_http_taptalent_signature_conf_text(ngx_conf_t *cf,
     ngx_http_taptalent_signature_t *sig, ngx_http_taptalent_parameters_t *p)
 {
-    if (!ngx_http_taptalent_signature_has(&p->text,
+    if (!ngx_http_taptalent_signature_conf_has(&p->text,
                                           &ngx_http_taptalent_signature_body)
-        && !ngx_http_taptalent_signature_has(&p->text,
+        && !ngx_http_taptalent_signature_conf_has(&p->text,
                                          &ngx_http_taptalent_signature_base64))
     {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
@@ -746,8 +747,10 @@ ngx_http_taptalent_signature_text(ngx_conf_t *cf,
     }
 
     if (ngx_array_init(&sig->headers, cf->pool, 1, sizeof(ngx_str_t)) != NGX_OK
-        || ngx_http_taptalent_signature_headers(cf, sig, &p->text) != NGX_OK
-        || ngx_http_taptalent_signature_headers(cf, sig, &p->time) != NGX_OK)
+        || ngx_http_taptalent_signature_conf_headers(cf, sig, &p->text)
+           != NGX_OK
+        || ngx_http_taptalent_signature_conf_headers(cf, sig, &p->time)
+           != NGX_OK)
     {
         return NGX_ERROR;
     }
@@ -770,7 +773,7 @@ ngx_http_taptalent_signature_text(ngx_conf_t *cf,
 /* the names of those headers in it that are stored, in lower case */
 
 static ngx_int_t
-ngx_http_taptalent_signature_headers(ngx_conf_t *cf,
+ngx_http_taptalent_signature_conf_headers(ngx_conf_t *cf,
     ngx_http_taptalent_signature_t *sig, ngx_str_t *text)
 {
     size_t      i;
@@ -778,7 +781,7 @@ ngx_http_taptalent_signature_headers(ngx_conf_t *cf,
 
     rest = *text;
 
-    while (ngx_http_taptalent_signature_variable(&rest, &name)) {
+    while (ngx_http_taptalent_signature_conf_variable(&rest, &name)) {
 
         if (name.len < sizeof("http_x_webhook_") - 1
             || ngx_strncasecmp(name.data, (u_char *) "http_x_webhook_",
