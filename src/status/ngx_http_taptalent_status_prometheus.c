@@ -289,14 +289,14 @@ ngx_http_taptalent_status_prometheus(ngx_http_taptalent_writer_t *w,
 
     ngx_http_taptalent_metric_head(w, "build_info", "gauge",
                                    "Versions of the module and of nginx.");
-    ngx_http_taptalent_write(w, NGX_HTTP_TAPTALENT_METRIC
-                             "build_info{version=\"%s\",nginx=\"%s\"} 1\n",
-                             NGX_HTTP_TAPTALENT_VERSION, NGINX_VERSION);
+    ngx_http_taptalent_status_write(w, NGX_HTTP_TAPTALENT_METRIC
+                                 "build_info{version=\"%s\",nginx=\"%s\"} 1\n",
+                                    NGX_HTTP_TAPTALENT_VERSION, NGINX_VERSION);
 
     ngx_http_taptalent_metric_head(w, "start_time_seconds", "gauge",
                                    "Since when is counted, Unix time.");
-    ngx_http_taptalent_write(w, NGX_HTTP_TAPTALENT_METRIC
-                             "start_time_seconds %T\n", sh->since);
+    ngx_http_taptalent_status_write(w, NGX_HTTP_TAPTALENT_METRIC
+                                    "start_time_seconds %T\n", sh->since);
 
     ngx_http_taptalent_metrics_requests(w, sh);
     ngx_http_taptalent_metrics_spools(w, zone, NGX_HTTP_TAPTALENT_SPOOL,
@@ -325,10 +325,10 @@ ngx_http_taptalent_metrics_requests(ngx_http_taptalent_writer_t *w,
 
     for (i = NGX_HTTP_TAPTALENT_ACCEPTED; i < NGX_HTTP_TAPTALENT_VERDICTS; i++)
     {
-        ngx_http_taptalent_write(w, NGX_HTTP_TAPTALENT_METRIC
-                                 "requests_total{verdict=\"%V\"} %uA\n",
-                                 &ngx_http_taptalent_verdicts[i].word,
-                                 sh->verdicts[i]);
+        ngx_http_taptalent_status_write(w, NGX_HTTP_TAPTALENT_METRIC
+                                        "requests_total{verdict=\"%V\"} %uA\n",
+                                        &ngx_http_taptalent_verdicts[i].word,
+                                        sh->verdicts[i]);
     }
 
     ngx_http_taptalent_metric_head(w, "unenforced_total", "counter",
@@ -338,10 +338,10 @@ ngx_http_taptalent_metrics_requests(ngx_http_taptalent_writer_t *w,
     for (i = NGX_HTTP_TAPTALENT_ACCEPTED; i < NGX_HTTP_TAPTALENT_VERDICTS; i++)
     {
         if (ngx_http_taptalent_verdict_enforceable(i)) {
-            ngx_http_taptalent_write(w, NGX_HTTP_TAPTALENT_METRIC
-                                     "unenforced_total{verdict=\"%V\"} %uA\n",
-                                     &ngx_http_taptalent_verdicts[i].word,
-                                     sh->unenforced[i]);
+            ngx_http_taptalent_status_write(w, NGX_HTTP_TAPTALENT_METRIC
+                                      "unenforced_total{verdict=\"%V\"} %uA\n",
+                                          &ngx_http_taptalent_verdicts[i].word,
+                                            sh->unenforced[i]);
         }
     }
 
@@ -351,19 +351,20 @@ ngx_http_taptalent_metrics_requests(ngx_http_taptalent_writer_t *w,
     n = sh->ntypes;
 
     for (i = 0; i < n; i++) {
-        ngx_http_taptalent_write(w, NGX_HTTP_TAPTALENT_METRIC
-                                 "events_total{event=\"%V\"} %uA\n",
-                                 &sh->types[i].name, sh->types[i].count);
+        ngx_http_taptalent_status_write(w, NGX_HTTP_TAPTALENT_METRIC
+                                        "events_total{event=\"%V\"} %uA\n",
+                                        &sh->types[i].name, sh->types[i].count);
     }
 
-    ngx_http_taptalent_write(w, NGX_HTTP_TAPTALENT_METRIC
-                             "events_total{event=\"other\"} %uA\n", sh->other);
+    ngx_http_taptalent_status_write(w, NGX_HTTP_TAPTALENT_METRIC
+                                    "events_total{event=\"other\"} %uA\n",
+                                    sh->other);
 
     ngx_http_taptalent_metric_head(w, "received_bytes_total", "counter",
                                    "Bytes of the bodies of accepted events.");
-    ngx_http_taptalent_write(w, NGX_HTTP_TAPTALENT_METRIC
-                             "received_bytes_total %uL\n",
-                             ngx_http_taptalent_wide_get(&sh->bytes));
+    ngx_http_taptalent_status_write(w, NGX_HTTP_TAPTALENT_METRIC
+                                    "received_bytes_total %uL\n",
+                                    ngx_http_taptalent_wide_get(&sh->bytes));
 }
 
 
@@ -393,7 +394,7 @@ ngx_http_taptalent_metrics_spools(ngx_http_taptalent_writer_t *w,
             }
 
             ngx_http_taptalent_metric_of(w, metric->name, "", sp[i]);
-            ngx_http_taptalent_write(w, "%s} ", metric->label);
+            ngx_http_taptalent_status_write(w, "%s} ", metric->label);
             metric->print(w, sp[i], metric->offset);
         }
     }
@@ -426,24 +427,25 @@ ngx_http_taptalent_metrics_histogram(ngx_http_taptalent_writer_t *w,
         h = (ngx_http_taptalent_histogram_t *) ((char *) sp[i]
                                                 + metric->offset);
 
-        ngx_http_taptalent_read_histogram(h, scale, &d);
+        ngx_http_taptalent_status_write_histogram(h, scale, &d);
 
         for (n = 0; n < scale->n; n++) {
             ngx_http_taptalent_metric_of(w, metric->name, "_bucket", sp[i]);
-            ngx_http_taptalent_write(w, ",le=\"%s\"} %uA\n",
-                                     scale->bounds[n].text, d.buckets[n]);
+            ngx_http_taptalent_status_write(w, ",le=\"%s\"} %uA\n",
+                                            scale->bounds[n].text,
+                                            d.buckets[n]);
         }
 
         ngx_http_taptalent_metric_of(w, metric->name, "_bucket", sp[i]);
-        ngx_http_taptalent_write(w, ",le=\"+Inf\"} %uA\n", d.count);
+        ngx_http_taptalent_status_write(w, ",le=\"+Inf\"} %uA\n", d.count);
 
         ngx_http_taptalent_metric_of(w, metric->name, "_sum", sp[i]);
-        ngx_http_taptalent_write(w, "} ");
-        ngx_http_taptalent_write_sum(w, &d, scale);
-        ngx_http_taptalent_write(w, "\n");
+        ngx_http_taptalent_status_write(w, "} ");
+        ngx_http_taptalent_status_write_sum(w, &d, scale);
+        ngx_http_taptalent_status_write(w, "\n");
 
         ngx_http_taptalent_metric_of(w, metric->name, "_count", sp[i]);
-        ngx_http_taptalent_write(w, "} %uA\n", d.count);
+        ngx_http_taptalent_status_write(w, "} %uA\n", d.count);
     }
 }
 
@@ -476,9 +478,9 @@ ngx_http_taptalent_metrics_dests(ngx_http_taptalent_writer_t *w,
                                       queue);
 
                 ngx_http_taptalent_metric_of(w, metric->name, "", sp[i]);
-                ngx_http_taptalent_write(w, ",destination=");
-                ngx_http_taptalent_write_label(w, &dest->name);
-                ngx_http_taptalent_write(w, "%s} ", metric->label);
+                ngx_http_taptalent_status_write(w, ",destination=");
+                ngx_http_taptalent_status_write_label(w, &dest->name);
+                ngx_http_taptalent_status_write(w, "%s} ", metric->label);
                 metric->print(w, dest, metric->offset);
             }
         }
@@ -490,9 +492,10 @@ static void
 ngx_http_taptalent_metric_head(ngx_http_taptalent_writer_t *w,
     const char *name, const char *type, const char *help)
 {
-    ngx_http_taptalent_write(w, "# HELP " NGX_HTTP_TAPTALENT_METRIC "%s %s\n"
-                             "# TYPE " NGX_HTTP_TAPTALENT_METRIC "%s %s\n",
-                             name, help, name, type);
+    ngx_http_taptalent_status_write(w,
+                                "# HELP " NGX_HTTP_TAPTALENT_METRIC "%s %s\n"
+                                "# TYPE " NGX_HTTP_TAPTALENT_METRIC "%s %s\n",
+                                    name, help, name, type);
 }
 
 
@@ -505,9 +508,9 @@ ngx_http_taptalent_metric_of(ngx_http_taptalent_writer_t *w, const char *name,
     static const char  *labels[] = { "spool=", "spool=\"\",forward=",
                                      "quarantine=" };
 
-    ngx_http_taptalent_write(w, NGX_HTTP_TAPTALENT_METRIC "%s%s{%s",
-                             name, suffix, labels[s->kind]);
-    ngx_http_taptalent_write_label(w, &s->name);
+    ngx_http_taptalent_status_write(w, NGX_HTTP_TAPTALENT_METRIC "%s%s{%s",
+                                    name, suffix, labels[s->kind]);
+    ngx_http_taptalent_status_write_label(w, &s->name);
 }
 
 
@@ -515,8 +518,8 @@ static void
 ngx_http_taptalent_print_number(ngx_http_taptalent_writer_t *w, void *part,
     size_t offset)
 {
-    ngx_http_taptalent_write(w, "%uA\n",
-                             *(ngx_atomic_t *) ((char *) part + offset));
+    ngx_http_taptalent_status_write(w, "%uA\n",
+                                    *(ngx_atomic_t *) ((char *) part + offset));
 }
 
 
@@ -528,7 +531,8 @@ ngx_http_taptalent_print_wide(ngx_http_taptalent_writer_t *w, void *part,
 
     wide = (ngx_http_taptalent_wide_t *) ((char *) part + offset);
 
-    ngx_http_taptalent_write(w, "%uL\n", ngx_http_taptalent_wide_get(wide));
+    ngx_http_taptalent_status_write(w, "%uL\n",
+                                    ngx_http_taptalent_wide_get(wide));
 }
 
 
@@ -543,7 +547,7 @@ ngx_http_taptalent_print_time(ngx_http_taptalent_writer_t *w, void *part,
 
     msec = ngx_http_taptalent_wide_get(wide);
 
-    ngx_http_taptalent_write(w, "%uL.%03uL\n", msec / 1000, msec % 1000);
+    ngx_http_taptalent_status_write(w, "%uL.%03uL\n", msec / 1000, msec % 1000);
 }
 
 
@@ -551,8 +555,8 @@ static void
 ngx_http_taptalent_print_not(ngx_http_taptalent_writer_t *w, void *part,
     size_t offset)
 {
-    ngx_http_taptalent_write(w, "%d\n",
-                             *(ngx_atomic_t *) ((char *) part + offset) == 0);
+    ngx_http_taptalent_status_write(w, "%d\n",
+                              *(ngx_atomic_t *) ((char *) part + offset) == 0);
 }
 
 
@@ -560,7 +564,8 @@ static void
 ngx_http_taptalent_print_age(ngx_http_taptalent_writer_t *w, void *part,
     size_t offset)
 {
-    ngx_http_taptalent_write(w, "%uA\n", ngx_http_taptalent_zone_age(part));
+    ngx_http_taptalent_status_write(w, "%uA\n",
+                                    ngx_http_taptalent_zone_age(part));
 }
 
 
@@ -570,8 +575,8 @@ ngx_http_taptalent_print_queued(ngx_http_taptalent_writer_t *w, void *part,
 {
     ngx_uint_t  workers;
 
-    ngx_http_taptalent_write(w, "%ui\n",
-                             ngx_http_taptalent_zone_told(part, &workers));
+    ngx_http_taptalent_status_write(w, "%ui\n",
+                                 ngx_http_taptalent_zone_told(part, &workers));
 }
 
 
@@ -581,6 +586,6 @@ ngx_http_taptalent_print_state(ngx_http_taptalent_writer_t *w, void *part,
 {
     ngx_uint_t  workers;
 
-    ngx_http_taptalent_write(w, "%d\n",
+    ngx_http_taptalent_status_write(w, "%d\n",
                     ngx_http_taptalent_zone_told(part, &workers) == state);
 }

@@ -15,15 +15,17 @@
 #define NGX_HTTP_TAPTALENT_WRITE  16384  /* bytes of a buffer */
 
 
-static void ngx_http_taptalent_write_quoted(ngx_http_taptalent_writer_t *w,
-    ngx_str_t *s, ngx_uint_t label);
-static uint32_t ngx_http_taptalent_character(u_char **p, u_char *last);
-static void ngx_http_taptalent_write_bytes(ngx_http_taptalent_writer_t *w,
-    u_char *p, size_t len);
+static void ngx_http_taptalent_status_write_quoted(
+    ngx_http_taptalent_writer_t *w, ngx_str_t *s, ngx_uint_t label);
+static uint32_t ngx_http_taptalent_status_write_character(u_char **p,
+    u_char *last);
+static void ngx_http_taptalent_status_write_bytes(
+    ngx_http_taptalent_writer_t *w, u_char *p, size_t len);
 
 
 void
-ngx_http_taptalent_write(ngx_http_taptalent_writer_t *w, const char *fmt, ...)
+ngx_http_taptalent_status_write(ngx_http_taptalent_writer_t *w, const char *fmt,
+    ...)
 {
     u_char    buf[4096], *last;
     va_list   args;
@@ -32,21 +34,23 @@ ngx_http_taptalent_write(ngx_http_taptalent_writer_t *w, const char *fmt, ...)
     last = ngx_vslprintf(buf, buf + sizeof(buf), fmt, args);
     va_end(args);
 
-    ngx_http_taptalent_write_bytes(w, buf, last - buf);
+    ngx_http_taptalent_status_write_bytes(w, buf, last - buf);
 }
 
 
 void
-ngx_http_taptalent_write_string(ngx_http_taptalent_writer_t *w, ngx_str_t *s)
+ngx_http_taptalent_status_write_string(ngx_http_taptalent_writer_t *w,
+    ngx_str_t *s)
 {
-    ngx_http_taptalent_write_quoted(w, s, 0);
+    ngx_http_taptalent_status_write_quoted(w, s, 0);
 }
 
 
 void
-ngx_http_taptalent_write_label(ngx_http_taptalent_writer_t *w, ngx_str_t *s)
+ngx_http_taptalent_status_write_label(ngx_http_taptalent_writer_t *w,
+    ngx_str_t *s)
 {
-    ngx_http_taptalent_write_quoted(w, s, 1);
+    ngx_http_taptalent_status_write_quoted(w, s, 1);
 }
 
 
@@ -56,14 +60,14 @@ ngx_http_taptalent_write_label(ngx_http_taptalent_writer_t *w, ngx_str_t *s)
  */
 
 static void
-ngx_http_taptalent_write_quoted(ngx_http_taptalent_writer_t *w, ngx_str_t *s,
-    ngx_uint_t label)
+ngx_http_taptalent_status_write_quoted(ngx_http_taptalent_writer_t *w,
+    ngx_str_t *s, ngx_uint_t label)
 {
     u_char     *p, *last, *start;
     u_char      buf[6];
     uint32_t    ch;
 
-    ngx_http_taptalent_write_bytes(w, (u_char *) "\"", 1);
+    ngx_http_taptalent_status_write_bytes(w, (u_char *) "\"", 1);
 
     p = s->data;
     last = p + s->len;
@@ -71,30 +75,30 @@ ngx_http_taptalent_write_quoted(ngx_http_taptalent_writer_t *w, ngx_str_t *s,
     while (p < last) {
 
         start = p;
-        ch = ngx_http_taptalent_character(&p, last);
+        ch = ngx_http_taptalent_status_write_character(&p, last);
 
         if (ch > 0x10ffff) {
-            ngx_http_taptalent_write_bytes(w, (u_char *) "?", 1);
+            ngx_http_taptalent_status_write_bytes(w, (u_char *) "?", 1);
 
         } else if (ch == LF || ch == '\\' || ch == '"'
                    || (ch < 0x80 && !label))
         {
-            ngx_http_taptalent_write_bytes(w, buf,
+            ngx_http_taptalent_status_write_bytes(w, buf,
                 (u_char *) ngx_escape_json(buf, start, 1) - buf);
 
         } else {
-            ngx_http_taptalent_write_bytes(w, start, p - start);
+            ngx_http_taptalent_status_write_bytes(w, start, p - start);
         }
     }
 
-    ngx_http_taptalent_write_bytes(w, (u_char *) "\"", 1);
+    ngx_http_taptalent_status_write_bytes(w, (u_char *) "\"", 1);
 }
 
 
 /* a byte that begins no character is one above 0x10ffff */
 
 static uint32_t
-ngx_http_taptalent_character(u_char **p, u_char *last)
+ngx_http_taptalent_status_write_character(u_char **p, u_char *last)
 {
     u_char    *start;
     uint32_t   ch;
@@ -121,7 +125,7 @@ ngx_http_taptalent_character(u_char **p, u_char *last)
 
 
 static void
-ngx_http_taptalent_write_bytes(ngx_http_taptalent_writer_t *w, u_char *p,
+ngx_http_taptalent_status_write_bytes(ngx_http_taptalent_writer_t *w, u_char *p,
     size_t len)
 {
     ngx_buf_t    *b;
@@ -158,21 +162,21 @@ ngx_http_taptalent_write_bytes(ngx_http_taptalent_writer_t *w, u_char *p,
 
 
 void
-ngx_http_taptalent_write_sum(ngx_http_taptalent_writer_t *w,
+ngx_http_taptalent_status_write_sum(ngx_http_taptalent_writer_t *w,
     ngx_http_taptalent_distribution_t *d, ngx_http_taptalent_scale_t *scale)
 {
     if (scale->unit == 1) {
-        ngx_http_taptalent_write(w, "%uL", d->sum);
+        ngx_http_taptalent_status_write(w, "%uL", d->sum);
         return;
     }
 
-    ngx_http_taptalent_write(w, "%uL.%06uL", d->sum / scale->unit,
-                             d->sum % scale->unit);
+    ngx_http_taptalent_status_write(w, "%uL.%06uL", d->sum / scale->unit,
+                                    d->sum % scale->unit);
 }
 
 
 void
-ngx_http_taptalent_read_histogram(ngx_http_taptalent_histogram_t *h,
+ngx_http_taptalent_status_write_histogram(ngx_http_taptalent_histogram_t *h,
     ngx_http_taptalent_scale_t *scale, ngx_http_taptalent_distribution_t *d)
 {
     ngx_uint_t  i;

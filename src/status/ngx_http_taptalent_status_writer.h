@@ -33,24 +33,25 @@ typedef struct {
 
 
 /* appends what the format of ngx_sprintf() makes, up to 4 kilobytes */
-void ngx_http_taptalent_write(ngx_http_taptalent_writer_t *w,
+void ngx_http_taptalent_status_write(ngx_http_taptalent_writer_t *w,
     const char *fmt, ...);
 
 /*
  * Appends the string in quotes, escaped for JSON or as the value of a label of
  * Prometheus.  What is not UTF-8 becomes question marks.
  */
-void ngx_http_taptalent_write_string(ngx_http_taptalent_writer_t *w,
+void ngx_http_taptalent_status_write_string(ngx_http_taptalent_writer_t *w,
     ngx_str_t *s);
-void ngx_http_taptalent_write_label(ngx_http_taptalent_writer_t *w,
+void ngx_http_taptalent_status_write_label(ngx_http_taptalent_writer_t *w,
     ngx_str_t *s);
 
 /* the same of a distribution's sum, in the unit that is shown */
-void ngx_http_taptalent_write_sum(ngx_http_taptalent_writer_t *w,
+void ngx_http_taptalent_status_write_sum(ngx_http_taptalent_writer_t *w,
     ngx_http_taptalent_distribution_t *d, ngx_http_taptalent_scale_t *scale);
 
-void ngx_http_taptalent_read_histogram(ngx_http_taptalent_histogram_t *h,
-    ngx_http_taptalent_scale_t *scale, ngx_http_taptalent_distribution_t *d);
+void ngx_http_taptalent_status_write_histogram(
+    ngx_http_taptalent_histogram_t *h, ngx_http_taptalent_scale_t *scale,
+    ngx_http_taptalent_distribution_t *d);
 
 
 #endif /* _NGX_HTTP_TAPTALENT_STATUS_WRITER_H_INCLUDED_ */
