@@ -3,6 +3,8 @@
 # A backlog of any size costs no more memory than the window in flight, and
 # neither keeps the server from accepting nor the first event from leaving.
 #     TEST_BACKLOG   files of one event, 20000
+#
+# slow: 20000 files of events go out
 
 use strict;
 use warnings;

@@ -3,6 +3,8 @@
 # The bench measures what it says: a row and its floor are in the table, each
 # request has a body of its own, and what was not 2xx, or is not in the spool,
 # spoils a row. How fast anything is, is no matter here.
+#
+# slow: it measures, for seconds each time
 
 use strict;
 use warnings;

@@ -3,6 +3,8 @@
 # Into an nginx from its sources, as README.md tells; what configure says where
 # yajl is missing; what deps.sh says where it can install nothing; and which
 # tests `make check` runs.
+#
+# slow: nginx is configured and the module built, twice
 
 use strict;
 use warnings;

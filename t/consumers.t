@@ -3,6 +3,8 @@
 # The consumers of docs/consumers.md, as they stand there, on what nginx has
 # stored: every body exactly, and none lost wherever they are killed. What the
 # one in shell does is tested by docs.t as well.
+#
+# slow: each consumer is killed again and again
 
 use strict;
 use warnings;

@@ -2,6 +2,8 @@
 
 # `make demo`: what it shows, that it serves until Ctrl-C, and that nothing of
 # it stays.
+#
+# slow: the demo is built and run several times
 
 use strict;
 use warnings;

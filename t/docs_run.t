@@ -2,6 +2,8 @@
 
 # What the documents tell to do is done: the five minutes of README.md, a
 # delivery and its dead letter, the hardened configuration, and commands.
+#
+# slow: what the documents tell takes its time
 
 use strict;
 use warnings;

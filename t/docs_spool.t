@@ -2,6 +2,8 @@
 
 # docs/spool.md: the form of a line and of a name, and its consumer, which is
 # killed, refused, and given all that can come.
+#
+# slow: the consumer is killed and started again many times
 
 use strict;
 use warnings;

@@ -2,6 +2,8 @@
 
 # docs/upgrading.md: each step as it is written, with events that wait. None of
 # them is lost, and none comes twice unless the document says so.
+#
+# slow: each step starts, and ends, an nginx or two
 
 use strict;
 use warnings;

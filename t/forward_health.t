@@ -3,6 +3,8 @@
 # One event holds up no other: what an event's own failures do, again and again,
 # and what it takes for a destination to be down.
 #     TEST_ONLY   parts: one, many, places, probe, retry_after
+#
+# slow: it waits for destinations that are down
 
 use strict;
 use warnings;

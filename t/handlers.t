@@ -3,6 +3,8 @@
 # The handlers of docs/handlers.md, as they stand there, behind an nginx that
 # forwards: each event is in SQLite once, although a handler is killed between
 # its commit and its answer.
+#
+# slow: the handlers are killed again and again
 
 use strict;
 use warnings;

@@ -2,6 +2,8 @@
 
 # A body larger than a variable of nginx can be: it is never signed, nor
 # delivered, by the part that would fit.
+#
+# slow: bodies of more than 256 megabytes
 
 use strict;
 use warnings;

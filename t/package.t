@@ -3,6 +3,8 @@
 # The Debian package: what is in it, and that it is installed, upgraded and
 # purged under a running nginx, by the commands of docs/install.md, in a system
 # that is thrown away.
+#
+# slow: a package is built, and installed in a Debian of its own
 
 use strict;
 use warnings;

@@ -3,6 +3,8 @@
 # The page of the status location, in a browser: it moves with the events, says
 # what is wrong, shows what senders have sent as text, and asks nobody but the
 # nginx it is from.
+#
+# slow: a browser, and a page that asks once a second
 
 use strict;
 use warnings;

@@ -4,6 +4,8 @@
 # over a reload, over a worker that is killed, and while an application is down.
 # docs/monitoring.md, the alerts and the dashboard are compared with what is
 # really there, and their configurations and commands are run.
+#
+# slow: a Prometheus that has to ask, and alerts that have to come
 
 use strict;
 use warnings;

@@ -4,6 +4,8 @@
 # into a RabbitMQ of three nodes, of which one is killed under load.
 #
 #     LONG=1      more events, how fast they go out, and an edge is killed, too
+#
+# slow: three nodes of RabbitMQ
 
 use strict;
 use warnings;

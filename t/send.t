@@ -2,6 +2,8 @@
 
 # The sender to try with, t/send: what it sends, when it tries again, what it
 # says; and the rehearsal of an outage as docs/rehearsal.md tells it.
+#
+# slow: the sender waits between its attempts
 
 use strict;
 use warnings;
