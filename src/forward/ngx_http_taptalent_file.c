@@ -51,14 +51,14 @@ ngx_http_taptalent_file_seen(ngx_http_taptalent_queue_t *q, u_char *name,
 
     if (file) {
 
-        if (file->idle && !file->touched) {
+        if (file->state == NGX_HTTP_TAPTALENT_FILE_LEFT && !file->touched) {
 
-            if (told || file->busy) {
+            if (told || file->unreadable) {
                 ngx_http_taptalent_file_read_again(q, file);
             }
 
         } else if (told) {
-            file->again = 1;
+            file->changed = 1;
         }
 
         return;
@@ -144,7 +144,7 @@ void
 ngx_http_taptalent_file_read_again(ngx_http_taptalent_queue_t *q,
     ngx_http_taptalent_file_t *file)
 {
-    ngx_uint_t  busy;
+    ngx_uint_t  unreadable;
 
     ngx_log_debug1(NGX_LOG_DEBUG_CORE, q->log, 0,
                    "taptalent file: \"%s\" is to be read again", file->name);
@@ -152,7 +152,7 @@ ngx_http_taptalent_file_read_again(ngx_http_taptalent_queue_t *q,
     ngx_rbtree_delete(&q->active, &file->node);
 
     if (file->unsettled) {
-        ngx_queue_remove(&file->retry);
+        ngx_queue_remove(&file->resettle);
     }
 
     ngx_http_taptalent_file_unload(q, file);
@@ -160,11 +160,11 @@ ngx_http_taptalent_file_read_again(ngx_http_taptalent_queue_t *q,
     ngx_free(file->content.done);
     ngx_free(file->text);
 
-    busy = file->busy;
+    unreadable = file->unreadable;
 
     ngx_memzero(file, offsetof(ngx_http_taptalent_file_t, name));
 
-    file->busy = busy;
+    file->unreadable = unreadable;
 
     ngx_rbtree_insert(&q->pending, &file->node);
     q->npending++;
@@ -175,7 +175,7 @@ void
 ngx_http_taptalent_file_forget(ngx_http_taptalent_queue_t *q,
     ngx_http_taptalent_file_t *file)
 {
-    if (file->again) {
+    if (file->changed) {
         ngx_http_taptalent_file_read_again(q, file);
         return;
     }

@@ -174,14 +174,14 @@ ngx_http_taptalent_item_take(ngx_http_taptalent_queue_t *q,
 
         if (rc == NGX_DECLINED) {
 
-            if (!file->kept) {
+            if (!file->foreign) {
                 ngx_log_error(NGX_LOG_WARN, q->log, 0,
                               "\"%V/new/%s\" has lines of a version that is "
                               "not known, they stay there",
                               &q->spool->path, file->name);
             }
 
-            file->kept = 1;
+            file->foreign = 1;
 
         } else {
             file->damaged = 1;
@@ -194,11 +194,13 @@ ngx_http_taptalent_item_take(ngx_http_taptalent_queue_t *q,
         ngx_queue_remove(&file->queue);
         ngx_http_taptalent_file_unload(q, file);
         file->cursor = NULL;
+        file->state = NGX_HTTP_TAPTALENT_FILE_TAKEN;
 
         /* one that a work has is looked at again when that is done */
 
         if (item == NULL && file->out == 0 && !file->touched) {
             ngx_queue_insert_tail(&q->ended, &file->queue);
+            file->state = NGX_HTTP_TAPTALENT_FILE_ENDED;
         }
     }
 

@@ -55,7 +55,7 @@ ngx_http_taptalent_queue_init(ngx_http_taptalent_commit_t *commit,
     q->forward = forward;
     q->cycle = cycle;
     q->log = cycle->log;
-    q->again = ngx_current_msec;
+    q->read_after = ngx_current_msec;
     q->lock = NGX_INVALID_FILE;
 
     /* what a timer of a millisecond takes */
@@ -146,8 +146,8 @@ ngx_http_taptalent_owner_poll(ngx_event_t *ev)
 
         /* where ngx_msec_t has 32 bits, long ago looks like the future */
 
-        if ((ngx_msec_int_t) (q->again - ngx_current_msec) < 0) {
-            q->again = ngx_current_msec;
+        if ((ngx_msec_int_t) (q->read_after - ngx_current_msec) < 0) {
+            q->read_after = ngx_current_msec;
         }
 
         if (q->rescan || q->npending || !ngx_queue_empty(&q->loaded)

@@ -286,7 +286,7 @@ ngx_http_taptalent_queue_next_fresh(ngx_http_taptalent_queue_t *q)
             return item;
         }
 
-        if (file->cursor) {
+        if (file->state == NGX_HTTP_TAPTALENT_FILE_LOADED) {
             /* no memory */
             return NULL;
         }

@@ -26,13 +26,33 @@
 #define NGX_HTTP_TAPTALENT_WAITING   4096     /* events that wait */
 #define NGX_HTTP_TAPTALENT_BYTES     8388608  /* of events in memory */
 #define NGX_HTTP_TAPTALENT_PENDING   4096     /* names in the window */
-#define NGX_HTTP_TAPTALENT_AGAIN     1000     /* ms, after an error */
+
+
+/*
+ * A file of new/.  NAMED -> READING: a work reads it.  READING -> LOADED: it
+ * has lines.  LOADED -> TAKEN: each line has been taken, events of it are out.
+ * READING, LOADED, TAKEN -> ENDED: no event of it is out, nor can be, it is to
+ * be removed.  READING -> NAMED: it could not be read this time.
+ * READING, TAKEN, ENDED -> LEFT: it stays in new/, and is left alone.
+ * LEFT -> NAMED: there is something new at its name.  One that is removed is
+ * forgotten, or NAMED if there is something new.
+ */
+
+typedef enum {
+    NGX_HTTP_TAPTALENT_FILE_NAMED = 0,
+    NGX_HTTP_TAPTALENT_FILE_READING,
+    NGX_HTTP_TAPTALENT_FILE_LOADED,
+    NGX_HTTP_TAPTALENT_FILE_TAKEN,
+    NGX_HTTP_TAPTALENT_FILE_ENDED,
+    NGX_HTTP_TAPTALENT_FILE_LEFT
+} ngx_http_taptalent_file_state_e;
 
 
 typedef struct {
     ngx_rbtree_node_t                 node;     /* first: see file_insert() */
     ngx_queue_t                       queue;    /* loaded or ended */
 
+    ngx_http_taptalent_file_state_e   state;
     ngx_http_taptalent_content_t      content;
     u_char                           *cursor;   /* of the next line */
     ngx_uint_t                        line;     /* before it */
@@ -42,7 +62,7 @@ typedef struct {
     /* of a work: the thread's while it runs */
 
     ngx_queue_t                       work;
-    ngx_queue_t                       retry;    /* unsettled */
+    ngx_queue_t                       resettle; /* unsettled */
     ngx_int_t                         rc;
     ngx_uint_t                        failed;   /* items of it */
     ngx_err_t                         err;      /* of reading it, or 0 */
@@ -50,15 +70,14 @@ typedef struct {
     u_char                           *text;     /* for the sidecar */
     size_t                            len;
 
-    unsigned                          touched:1;
-    unsigned                          unsettled:1;
+    unsigned                          touched:1;    /* a work has it */
+    unsigned                          unsettled:1;  /* is in q->unsettled */
     unsigned                          ending:1;
     unsigned                          damaged:1;
-    unsigned                          counted:1; /* as damaged, and logged */
-    unsigned                          kept:1;   /* lines of another version */
-    unsigned                          idle:1;   /* nothing is to be done */
-    unsigned                          busy:1;   /* NGX_BUSY when it was read */
-    unsigned                          again:1;  /* told of meanwhile */
+    unsigned                          counted:1;  /* as damaged, and logged */
+    unsigned                          foreign:1;  /* lines of another version */
+    unsigned                          unreadable:1;  /* and that is logged */
+    unsigned                          changed:1;  /* told of meanwhile */
 
     u_char                            name[1];
 } ngx_http_taptalent_file_t;
@@ -189,7 +208,7 @@ struct ngx_http_taptalent_queue_s {
     ngx_event_t                       pause;    /* cancelable */
     ngx_msec_t                        scanned;
     ngx_msec_t                        deadline; /* of the shutdown */
-    ngx_msec_t                        again;    /* not to read before */
+    ngx_msec_t                        read_after;  /* no file before */
     uint64_t                          slot;     /* us, when it began */
     uint64_t                          tick;     /* us, how long it is */
 
@@ -315,7 +334,7 @@ void ngx_http_taptalent_item_free(ngx_http_taptalent_item_t *item);
 
 /*
  * The next event of a loaded file, or NULL: without memory, or, with
- * file->cursor NULL, at the end of it, when the file is not loaded any more.
+ * the file not LOADED, at the end of it.
  */
 ngx_http_taptalent_item_t *ngx_http_taptalent_item_take(
     ngx_http_taptalent_queue_t *q, ngx_http_taptalent_file_t *file);

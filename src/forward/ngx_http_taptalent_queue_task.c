@@ -24,7 +24,8 @@
 #define NGX_HTTP_TAPTALENT_LOAD      1048576  /* bytes in one work */
 #define NGX_HTTP_TAPTALENT_READS     3        /* of one that cannot be read */
 #define NGX_HTTP_TAPTALENT_UNREAD    64       /* such files that are a disk */
-#define NGX_HTTP_TAPTALENT_QUIET     60000    /* ms, between equal errors */
+#define NGX_HTTP_TAPTALENT_READ_DELAY  1000   /* ms, after an error */
+#define NGX_HTTP_TAPTALENT_LOG_DELAY  60000   /* ms, between equal errors */
 
 
 static void ngx_http_taptalent_queue_task_collect(
@@ -86,7 +87,7 @@ ngx_http_taptalent_queue_task_start(ngx_http_taptalent_queue_t *q)
     ngx_http_taptalent_queue_task_collect(q);
 
     if (q->state == NGX_HTTP_TAPTALENT_QUEUE_OWNER && !q->broken
-        && (ngx_msec_int_t) (q->again - ngx_current_msec) <= 0)
+        && (ngx_msec_int_t) (q->read_after - ngx_current_msec) <= 0)
     {
         ngx_http_taptalent_queue_task_refill(q);
     }
@@ -150,7 +151,7 @@ ngx_http_taptalent_queue_task_collect(ngx_http_taptalent_queue_t *q)
         p = ngx_queue_head(&q->unsettled);
 
         ngx_http_taptalent_queue_task_touch(work,
-                       ngx_queue_data(p, ngx_http_taptalent_file_t, retry));
+                       ngx_queue_data(p, ngx_http_taptalent_file_t, resettle));
     }
 
     q->resettle = 0;
@@ -182,7 +183,7 @@ ngx_http_taptalent_queue_task_touch(ngx_http_taptalent_work_t *work,
 {
     if (file->unsettled) {
         file->unsettled = 0;
-        ngx_queue_remove(&file->retry);
+        ngx_queue_remove(&file->resettle);
     }
 
     if (!file->touched) {
@@ -236,6 +237,7 @@ ngx_http_taptalent_queue_task_refill(ngx_http_taptalent_queue_t *q)
 
         file = (ngx_http_taptalent_file_t *) node;
         file->rc = NGX_AGAIN;
+        file->state = NGX_HTTP_TAPTALENT_FILE_READING;
 
         ngx_queue_insert_tail(&q->work.files, &file->work);
     }
@@ -344,7 +346,7 @@ ngx_http_taptalent_queue_task_settle(ngx_http_taptalent_queue_t *q)
     {
         file = ngx_queue_data(p, ngx_http_taptalent_file_t, work);
 
-        ends = (file->ending && file->failed == 0 && !file->kept);
+        ends = (file->ending && file->failed == 0 && !file->foreign);
 
         if (ends) {
             file->rc = file->damaged
@@ -418,7 +420,7 @@ ngx_http_taptalent_queue_task_finish(ngx_http_taptalent_queue_t *q)
 
     if (work->scan && work->scanned != NGX_OK) {
         q->rescan = 1;
-        q->again = ngx_current_msec + NGX_HTTP_TAPTALENT_AGAIN;
+        q->read_after = ngx_current_msec + NGX_HTTP_TAPTALENT_READ_DELAY;
 
     } else if (work->scan) {
 
@@ -469,11 +471,11 @@ ngx_http_taptalent_queue_task_settled(ngx_http_taptalent_queue_t *q)
 
         if (file->rc == NGX_DECLINED) {
             file->rc = NGX_OK;
-            file->again = 1;
+            file->changed = 1;
         }
 
         if (file->len || file->rc != NGX_OK) {
-            ngx_queue_insert_tail(&q->unsettled, &file->retry);
+            ngx_queue_insert_tail(&q->unsettled, &file->resettle);
             file->unsettled = 1;
         }
 
@@ -487,11 +489,11 @@ ngx_http_taptalent_queue_task_settled(ngx_http_taptalent_queue_t *q)
                 ngx_log_error(NGX_LOG_CRIT, q->log, 0,
                               "\"%s\" is damaged and is in \"%V/%s\"",
                               file->name, &q->spool->path,
-                              (file->rc == NGX_OK && !file->kept)
+                              (file->rc == NGX_OK && !file->foreign)
                               ? "corrupt" : "new");
             }
 
-            if (file->rc == NGX_OK && !file->kept) {
+            if (file->rc == NGX_OK && !file->foreign) {
 
                 ngx_log_debug1(NGX_LOG_DEBUG_CORE, q->log, 0,
                                "taptalent file: \"%s\" is removed",
@@ -503,17 +505,18 @@ ngx_http_taptalent_queue_task_settled(ngx_http_taptalent_queue_t *q)
 
             /* one that could not be removed must not be found again */
 
-            file->idle = 1;
+            file->state = NGX_HTTP_TAPTALENT_FILE_LEFT;
 
-            if (file->again) {
+            if (file->changed) {
                 ngx_http_taptalent_file_read_again(q, file);
             }
 
         } else if (!file->ending && file->left == 0 && file->out == 0
-                   && file->cursor == NULL)
+                   && file->state == NGX_HTTP_TAPTALENT_FILE_TAKEN)
         {
             /* its last lines, of no use, were taken meanwhile */
             ngx_queue_insert_tail(&q->ended, &file->queue);
+            file->state = NGX_HTTP_TAPTALENT_FILE_ENDED;
         }
     }
 }
@@ -547,7 +550,7 @@ ngx_http_taptalent_queue_task_failed(ngx_http_taptalent_queue_t *q)
     /* a full disk says so once a minute, deliveries go on and free it */
 
     if (work->error.err != q->logged
-        || ngx_current_msec - q->logged_at >= NGX_HTTP_TAPTALENT_QUIET)
+        || ngx_current_msec - q->logged_at >= NGX_HTTP_TAPTALENT_LOG_DELAY)
     {
         q->logged = work->error.err;
         q->logged_at = ngx_current_msec;
@@ -573,7 +576,7 @@ ngx_http_taptalent_queue_task_loaded(ngx_http_taptalent_queue_t *q,
 
     case NGX_OK:
 
-        file->busy = 0;
+        file->unreadable = 0;
         file->cursor = file->content.data;
         file->left = file->content.lines;
 
@@ -588,6 +591,7 @@ ngx_http_taptalent_queue_task_loaded(ngx_http_taptalent_queue_t *q,
         q->unread = 0;
 
         ngx_queue_insert_tail(&q->loaded, &file->queue);
+        file->state = NGX_HTTP_TAPTALENT_FILE_LOADED;
         return;
 
     case NGX_ABORT:
@@ -596,20 +600,21 @@ ngx_http_taptalent_queue_task_loaded(ngx_http_taptalent_queue_t *q,
 
         if (ngx_http_taptalent_spool_broken(file->err)
             || (file->err != NGX_EMFILE && file->err != NGX_ENFILE
-                && (file->busy
+                && (file->unreadable
                     || ++file->reads == NGX_HTTP_TAPTALENT_READS)))
         {
             ngx_http_taptalent_queue_task_unread(q, file);
             return;
         }
 
-        q->again = ngx_current_msec + NGX_HTTP_TAPTALENT_AGAIN;
+        q->read_after = ngx_current_msec + NGX_HTTP_TAPTALENT_READ_DELAY;
 
         /* fall through */
 
     case NGX_AGAIN:
 
-        file->again = 0;
+        file->changed = 0;
+        file->state = NGX_HTTP_TAPTALENT_FILE_NAMED;
 
         ngx_rbtree_delete(&q->active, &file->node);
         ngx_rbtree_insert(&q->pending, &file->node);
@@ -636,6 +641,7 @@ ngx_http_taptalent_queue_task_loaded(ngx_http_taptalent_queue_t *q,
         /* nothing of it is sent, so that this is the end of it */
 
         ngx_queue_insert_tail(&q->ended, &file->queue);
+        file->state = NGX_HTTP_TAPTALENT_FILE_ENDED;
         return;
 
     default: /* NGX_DECLINED, gone */
@@ -652,7 +658,7 @@ static void
 ngx_http_taptalent_queue_task_unread(ngx_http_taptalent_queue_t *q,
     ngx_http_taptalent_file_t *file)
 {
-    if (!file->busy && file->err == EFBIG
+    if (!file->unreadable && file->err == EFBIG
         && file->content.size > NGX_HTTP_TAPTALENT_FILE_MAX)
     {
         ngx_log_error(NGX_LOG_CRIT, q->log, 0,
@@ -661,7 +667,7 @@ ngx_http_taptalent_queue_task_unread(ngx_http_taptalent_queue_t *q,
                       &q->spool->path, file->name,
                       (off_t) NGX_HTTP_TAPTALENT_FILE_MAX);
 
-    } else if (!file->busy && file->err == EFBIG) {
+    } else if (!file->unreadable && file->err == EFBIG) {
         ngx_log_error(NGX_LOG_CRIT, q->log, 0,
                       "\"%V/new/%s\" is left alone, the \".done\" beside it "
                       "has more than %O bytes, without that all of its lines "
@@ -669,7 +675,7 @@ ngx_http_taptalent_queue_task_unread(ngx_http_taptalent_queue_t *q,
                       &q->spool->path, file->name,
                       (off_t) NGX_HTTP_TAPTALENT_FILE_MAX);
 
-    } else if (!file->busy && file->err) {
+    } else if (!file->unreadable && file->err) {
         ngx_log_error(NGX_LOG_CRIT, q->log, file->err,
                       "\"%V/new/%s\" is left alone, it cannot be read",
                       &q->spool->path, file->name);
@@ -682,17 +688,17 @@ ngx_http_taptalent_queue_task_unread(ngx_http_taptalent_queue_t *q,
                                                    NGX_HTTP_TAPTALENT_NEW);
         }
 
-    } else if (!file->busy) {
+    } else if (!file->unreadable) {
         ngx_log_error(NGX_LOG_WARN, q->log, 0,
                       "\"%V/new/%s\" is left alone, it is not a file of "
                       "the worker's with one name",
                       &q->spool->path, file->name);
     }
 
-    file->busy = 1;
-    file->idle = 1;
+    file->unreadable = 1;
+    file->state = NGX_HTTP_TAPTALENT_FILE_LEFT;
 
-    if (file->again) {
+    if (file->changed) {
         ngx_http_taptalent_file_read_again(q, file);
     }
 }
