@@ -533,13 +533,13 @@ ngx_http_taptalent_store(ngx_http_request_t *r, ngx_http_taptalent_ctx_t *ctx)
     (void) clock_gettime(CLOCK_REALTIME, &ctx->event.received);
 
     p = ngx_http_taptalent_commit_reserve(&tlcf->spool->commit,
-                                     ngx_http_taptalent_event_len(&ctx->event),
+                                     ngx_http_taptalent_line_len(&ctx->event),
                                      &ctx->why);
     if (p == NULL) {
         return NGX_ERROR;
     }
 
-    p = ngx_http_taptalent_event_write(&ctx->event, p);
+    p = ngx_http_taptalent_line_write(&ctx->event, p);
 
     ctx->waiter.handler = ngx_http_taptalent_commit_handler;
     ctx->waiter.data = r;

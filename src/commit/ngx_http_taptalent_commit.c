@@ -496,8 +496,8 @@ ngx_http_taptalent_commit_run(void *data, ngx_log_t *log)
 
     (void) clock_gettime(CLOCK_MONOTONIC, &start);
 
-    c->rc = ngx_http_taptalent_spool_commit(&c->spool, &c->committing->group,
-                                            &c->error);
+    c->rc = ngx_http_taptalent_spool_write(&c->spool, &c->committing->group,
+                                           &c->error);
 
     (void) clock_gettime(CLOCK_MONOTONIC, &end);
 
@@ -526,7 +526,7 @@ ngx_http_taptalent_commit_trim(ngx_http_taptalent_commit_t *c)
         return;
     }
 
-    c->held = ngx_http_taptalent_spool_trim(&c->spool, c->max_size);
+    c->held = ngx_http_taptalent_spool_measure_trim(&c->spool, c->max_size);
     c->added = 0;
 }
 

@@ -265,7 +265,7 @@ ngx_http_taptalent_check_disk(ngx_http_taptalent_commit_t *c, ngx_log_t *log)
 
     if (statvfs((char *) c->spool.path.data, &fs) == -1) {
 
-        ngx_http_taptalent_spool_parent(&c->spool, parent);
+        ngx_http_taptalent_spool_prepare_parent(&c->spool, parent);
 
         if (statvfs((char *) parent, &fs) == -1) {
             return;
@@ -311,7 +311,7 @@ ngx_http_taptalent_check_way(ngx_http_taptalent_commit_t *c,
         return;
     }
 
-    ngx_http_taptalent_spool_parent(&c->spool, parent);
+    ngx_http_taptalent_spool_prepare_parent(&c->spool, parent);
 
     name = (char *) c->spool.dirs[0]->name.data;
     err = 0;

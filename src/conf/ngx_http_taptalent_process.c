@@ -70,7 +70,8 @@ ngx_http_taptalent_process_init_module(ngx_cycle_t *cycle)
             continue;
         }
 
-        if (ngx_http_taptalent_spool_give(&c->spool, ccf->user, cycle->log)
+        if (ngx_http_taptalent_spool_prepare_give(&c->spool, ccf->user,
+                                                  cycle->log)
             != NGX_OK
             && ngx_is_init_cycle(cycle->old_cycle))
         {
@@ -127,7 +128,7 @@ ngx_http_taptalent_process_in_memory(ngx_http_taptalent_spool_t *spool)
 
         /* "nginx -t" has not made it */
 
-        ngx_http_taptalent_spool_parent(spool, parent);
+        ngx_http_taptalent_spool_prepare_parent(spool, parent);
 
         if (statfs((char *) parent, &fs) == -1) {
             return 0;
@@ -195,7 +196,7 @@ ngx_http_taptalent_process_init(ngx_cycle_t *cycle)
         ngx_http_taptalent_commit_init(&scp[i]->commit, cycle->log);
 
         if (scp[i]->forward
-            && ngx_http_taptalent_queue_init(&scp[i]->commit, scp[i]->forward,
+            && ngx_http_taptalent_owner_init(&scp[i]->commit, scp[i]->forward,
                                              cycle)
                != NGX_OK)
         {
@@ -206,7 +207,7 @@ ngx_http_taptalent_process_init(ngx_cycle_t *cycle)
     fp = tmcf->forwards.elts;
 
     for (i = 0; i < tmcf->forwards.nelts; i++) {
-        if (ngx_http_taptalent_queue_init(NULL, fp[i], cycle) != NGX_OK) {
+        if (ngx_http_taptalent_owner_init(NULL, fp[i], cycle) != NGX_OK) {
             return NGX_ERROR;
         }
     }

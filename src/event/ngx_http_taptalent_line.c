@@ -85,7 +85,7 @@ static yajl_callbacks  ngx_http_taptalent_line_callbacks = {
 
 
 size_t
-ngx_http_taptalent_event_len(ngx_http_taptalent_event_t *ev)
+ngx_http_taptalent_line_len(ngx_http_taptalent_event_t *ev)
 {
     size_t      len;
     ngx_uint_t  i;
@@ -114,7 +114,7 @@ ngx_http_taptalent_event_len(ngx_http_taptalent_event_t *ev)
 
 
 u_char *
-ngx_http_taptalent_event_write(ngx_http_taptalent_event_t *ev, u_char *p)
+ngx_http_taptalent_line_write(ngx_http_taptalent_event_t *ev, u_char *p)
 {
     ngx_tm_t  tm;
 
@@ -246,7 +246,7 @@ size_t
 ngx_http_taptalent_line_refused_len(ngx_http_taptalent_event_t *ev,
     ngx_str_t *verdict)
 {
-    return ngx_http_taptalent_event_len(ev)
+    return ngx_http_taptalent_line_len(ev)
            + sizeof("{\"refused\":{\"verdict\":\"\"},") + verdict->len;
 }
 
@@ -262,7 +262,7 @@ ngx_http_taptalent_line_write_refused(ngx_http_taptalent_event_t *ev,
     /* the line's own brace becomes a comma */
 
     start = p;
-    p = ngx_http_taptalent_event_write(ev, p);
+    p = ngx_http_taptalent_line_write(ev, p);
     *start = ',';
 
     return p;
@@ -329,7 +329,7 @@ ngx_http_taptalent_line_write_dead(u_char *p, ngx_str_t *line,
 
 
 ngx_int_t
-ngx_http_taptalent_event_read(ngx_http_taptalent_event_t *ev,
+ngx_http_taptalent_line_read(ngx_http_taptalent_event_t *ev,
     ngx_str_t *received, ngx_str_t *line, ngx_pool_t *pool)
 {
     time_t                         given_up;

@@ -24,15 +24,15 @@
 #define NGX_HTTP_TAPTALENT_REFUSED_LEN  (sizeof("{\"refused\":") - 1)
 
 
-/* the largest number of bytes that ngx_http_taptalent_event_write() writes */
-size_t ngx_http_taptalent_event_len(ngx_http_taptalent_event_t *ev);
+/* the largest number of bytes that ngx_http_taptalent_line_write() writes */
+size_t ngx_http_taptalent_line_len(ngx_http_taptalent_event_t *ev);
 
 /*
  * Writes the event's line, with its LF, to "p", and returns the end of it.
  * The format is in docs/spool.md.  The event must have been parsed and have
  * its id.
  */
-u_char *ngx_http_taptalent_event_write(ngx_http_taptalent_event_t *ev,
+u_char *ngx_http_taptalent_line_write(ngx_http_taptalent_event_t *ev,
     u_char *p);
 
 /*
@@ -69,7 +69,7 @@ u_char *ngx_http_taptalent_line_write_dead(u_char *p, ngx_str_t *line,
  * NGX_DECLINED for a version that is not known, NGX_ERROR if this is no line of
  * a spool, NGX_ABORT without memory.
  */
-ngx_int_t ngx_http_taptalent_event_read(ngx_http_taptalent_event_t *ev,
+ngx_int_t ngx_http_taptalent_line_read(ngx_http_taptalent_event_t *ev,
     ngx_str_t *received, ngx_str_t *line, ngx_pool_t *pool);
 
 

@@ -55,7 +55,7 @@ typedef struct {
  * each worker forwards what it is given.  "forward" stays the caller's.
  * NGX_ERROR without memory.
  */
-ngx_int_t ngx_http_taptalent_queue_init(ngx_http_taptalent_commit_t *commit,
+ngx_int_t ngx_http_taptalent_owner_init(ngx_http_taptalent_commit_t *commit,
     ngx_http_taptalent_forward_t *forward, ngx_cycle_t *cycle);
 
 /*

@@ -34,8 +34,8 @@ ngx_http_taptalent_item_create(ngx_http_taptalent_queue_t *q,
         return NGX_ABORT;
     }
 
-    rc = ngx_http_taptalent_event_read(&item->delivery.event,
-                                       &item->delivery.received, text, pool);
+    rc = ngx_http_taptalent_line_read(&item->delivery.event,
+                                      &item->delivery.received, text, pool);
     if (rc != NGX_OK) {
         return rc;
     }

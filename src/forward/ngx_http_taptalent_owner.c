@@ -38,7 +38,7 @@ static void ngx_http_taptalent_owner_release(ngx_http_taptalent_queue_t *q);
 
 
 ngx_int_t
-ngx_http_taptalent_queue_init(ngx_http_taptalent_commit_t *commit,
+ngx_http_taptalent_owner_init(ngx_http_taptalent_commit_t *commit,
     ngx_http_taptalent_forward_t *forward, ngx_cycle_t *cycle)
 {
     ngx_core_conf_t             *ccf;
@@ -192,7 +192,7 @@ ngx_http_taptalent_owner_take(ngx_http_taptalent_queue_t *q)
         return;
     }
 
-    q->lock = ngx_http_taptalent_spool_take(q->spool, &error);
+    q->lock = ngx_http_taptalent_spool_read_lock(q->spool, &error);
 
     if (q->lock == NGX_DECLINED) {
         return;

@@ -73,13 +73,13 @@ ngx_http_taptalent_queue_put(ngx_http_taptalent_forward_t *forward,
         return NGX_ERROR;
     }
 
-    text.data = ngx_pnalloc(pool, ngx_http_taptalent_event_len(ev));
+    text.data = ngx_pnalloc(pool, ngx_http_taptalent_line_len(ev));
     if (text.data == NULL) {
         ngx_destroy_pool(pool);
         return NGX_ERROR;
     }
 
-    text.len = ngx_http_taptalent_event_write(ev, text.data) - text.data;
+    text.len = ngx_http_taptalent_line_write(ev, text.data) - text.data;
 
     if (ngx_http_taptalent_item_create(q, pool, &text, &item) != NGX_OK) {
         ngx_destroy_pool(pool);

@@ -324,7 +324,7 @@ ngx_msec_t ngx_http_taptalent_dest_backoff(ngx_http_taptalent_queue_t *q,
 
 /*
  * An item of a line of the spool, which is in the pool.  The item owns the
- * pool, unless this is not NGX_OK: then as ngx_http_taptalent_event_read().
+ * pool, unless this is not NGX_OK: then as ngx_http_taptalent_line_read().
  */
 ngx_int_t ngx_http_taptalent_item_create(ngx_http_taptalent_queue_t *q,
     ngx_pool_t *pool, ngx_str_t *text, ngx_http_taptalent_item_t **created);

@@ -286,8 +286,8 @@ ngx_http_taptalent_queue_task_run(void *data, ngx_log_t *log)
     }
 
     if (work->scan) {
-        work->scanned = ngx_http_taptalent_spool_scan(q->spool, work->scan,
-                                                      &error);
+        work->scanned = ngx_http_taptalent_spool_read_names(q->spool,
+                                                            work->scan, &error);
         if (work->scanned != NGX_OK) {
             work->error = error;
         }
@@ -319,9 +319,10 @@ ngx_http_taptalent_queue_task_settle(ngx_http_taptalent_queue_t *q)
         item->rc = NGX_OK;
 
         if (item->dead.len) {
-            item->rc = ngx_http_taptalent_spool_bury(q->spool, &item->dead,
-                                                     file->name, item->line,
-                                                     &error);
+            item->rc = ngx_http_taptalent_spool_write_dead(q->spool,
+                                                           &item->dead,
+                                                           file->name,
+                                                           item->line, &error);
             if (item->rc != NGX_OK) {
                 work->error = error;
                 file->failed++;
@@ -350,12 +351,14 @@ ngx_http_taptalent_queue_task_settle(ngx_http_taptalent_queue_t *q)
 
         if (ends) {
             file->rc = file->damaged
-                       ? ngx_http_taptalent_spool_corrupt(q->spool, file->name,
-                                                          &file->content,
-                                                          &error)
-                       : ngx_http_taptalent_spool_remove(q->spool, file->name,
-                                                         &file->content,
-                                                         &error);
+                       ? ngx_http_taptalent_spool_done_corrupt(q->spool,
+                                                               file->name,
+                                                               &file->content,
+                                                               &error)
+                       : ngx_http_taptalent_spool_done_remove(q->spool,
+                                                              file->name,
+                                                              &file->content,
+                                                              &error);
             if (file->rc == NGX_ERROR) {
                 work->error = error;
 
@@ -367,9 +370,9 @@ ngx_http_taptalent_queue_task_settle(ngx_http_taptalent_queue_t *q)
         /* one that cannot go must not be sent again either */
 
         if (file->len) {
-            rc = ngx_http_taptalent_spool_settle(q->spool, file->name,
-                                                 &file->content, file->text,
-                                                 file->len, &error);
+            rc = ngx_http_taptalent_spool_done_note(q->spool, file->name,
+                                                    &file->content, file->text,
+                                                    file->len, &error);
             if (rc == NGX_ERROR) {
                 work->error = error;
 

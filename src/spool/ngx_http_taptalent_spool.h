@@ -86,11 +86,11 @@ ngx_int_t ngx_http_taptalent_spool_prepare(ngx_http_taptalent_spool_t *spool,
  * nginx is not root, says whether its own cannot use them.  NGX_ERROR after a
  * line of level emerg.
  */
-ngx_int_t ngx_http_taptalent_spool_give(ngx_http_taptalent_spool_t *spool,
-    ngx_uid_t user, ngx_log_t *log);
+ngx_int_t ngx_http_taptalent_spool_prepare_give(
+    ngx_http_taptalent_spool_t *spool, ngx_uid_t user, ngx_log_t *log);
 
 /* the directory above the spool, with "/." at its end, of NGX_MAX_PATH bytes */
-void ngx_http_taptalent_spool_parent(ngx_http_taptalent_spool_t *spool,
+void ngx_http_taptalent_spool_prepare_parent(ngx_http_taptalent_spool_t *spool,
     u_char *parent);
 
 /*
@@ -113,7 +113,7 @@ void ngx_http_taptalent_spool_close(ngx_http_taptalent_spool_t *spool);
  * NGX_ERROR, and *error set, the group must not be acknowledged: nothing is
  * left of it, or, if the last fsync() failed, a file that is perhaps durable.
  */
-ngx_int_t ngx_http_taptalent_spool_commit(ngx_http_taptalent_spool_t *spool,
+ngx_int_t ngx_http_taptalent_spool_write(ngx_http_taptalent_spool_t *spool,
     ngx_http_taptalent_group_t *group,
     ngx_http_taptalent_spool_error_t *error);
 
@@ -121,7 +121,7 @@ ngx_int_t ngx_http_taptalent_spool_commit(ngx_http_taptalent_spool_t *spool,
  * Makes the group, which is one event, a durable file in dead/, with a name
  * after the file and the line that it comes from.  The rest as above.
  */
-ngx_int_t ngx_http_taptalent_spool_bury(ngx_http_taptalent_spool_t *spool,
+ngx_int_t ngx_http_taptalent_spool_write_dead(ngx_http_taptalent_spool_t *spool,
     ngx_http_taptalent_group_t *group, u_char *source, ngx_uint_t line,
     ngx_http_taptalent_spool_error_t *error);
 
@@ -146,7 +146,7 @@ ngx_int_t ngx_http_taptalent_spool_failed(
 
 /*
  * What takes events out of the spool.  Only the process that has the lock of
- * ngx_http_taptalent_spool_take() may call it.
+ * ngx_http_taptalent_spool_read_lock() may call it.
  */
 
 
@@ -199,14 +199,14 @@ typedef struct {
  * The lock of the one who forwards: a descriptor, to be closed to unlock;
  * NGX_DECLINED if another has it, NGX_ERROR with *error set.
  */
-ngx_fd_t ngx_http_taptalent_spool_take(ngx_http_taptalent_spool_t *spool,
+ngx_fd_t ngx_http_taptalent_spool_read_lock(ngx_http_taptalent_spool_t *spool,
     ngx_http_taptalent_spool_error_t *error);
 
 /*
  * The next names of new/, none if it is the end.  Removes sidecars that are
  * left without a file.
  */
-ngx_int_t ngx_http_taptalent_spool_scan(ngx_http_taptalent_spool_t *spool,
+ngx_int_t ngx_http_taptalent_spool_read_names(ngx_http_taptalent_spool_t *spool,
     ngx_http_taptalent_scan_t *scan, ngx_http_taptalent_spool_error_t *error);
 
 /*
@@ -215,7 +215,7 @@ ngx_int_t ngx_http_taptalent_spool_scan(ngx_http_taptalent_spool_t *spool,
  * of ours, a link say, or *error is EFBIG: it has more bytes than are read,
  * which content->size tells, or what is beside it has; it is left alone.
  * NGX_ABORT: not now, *error is set.  NGX_ERROR: damaged, for
- * ngx_http_taptalent_spool_corrupt().
+ * ngx_http_taptalent_spool_done_corrupt().
  */
 ngx_int_t ngx_http_taptalent_spool_read(ngx_http_taptalent_spool_t *spool,
     u_char *name, ngx_http_taptalent_content_t *content,
@@ -228,18 +228,20 @@ ngx_int_t ngx_http_taptalent_spool_read(ngx_http_taptalent_spool_t *spool,
  * read is gone, and another file, which the records do not mean, may have its
  * name; then there is no sidecar any more.
  */
-ngx_int_t ngx_http_taptalent_spool_settle(ngx_http_taptalent_spool_t *spool,
+ngx_int_t ngx_http_taptalent_spool_done_note(ngx_http_taptalent_spool_t *spool,
     u_char *name, ngx_http_taptalent_content_t *content, u_char *text,
     size_t len, ngx_http_taptalent_spool_error_t *error);
 
 /* removes a file whose lines are all done, and its sidecar; as above */
-ngx_int_t ngx_http_taptalent_spool_remove(ngx_http_taptalent_spool_t *spool,
-    u_char *name, ngx_http_taptalent_content_t *content,
+ngx_int_t ngx_http_taptalent_spool_done_remove(
+    ngx_http_taptalent_spool_t *spool, u_char *name,
+    ngx_http_taptalent_content_t *content,
     ngx_http_taptalent_spool_error_t *error);
 
 /* moves a file and its sidecar to corrupt/; as above */
-ngx_int_t ngx_http_taptalent_spool_corrupt(ngx_http_taptalent_spool_t *spool,
-    u_char *name, ngx_http_taptalent_content_t *content,
+ngx_int_t ngx_http_taptalent_spool_done_corrupt(
+    ngx_http_taptalent_spool_t *spool, u_char *name,
+    ngx_http_taptalent_content_t *content,
     ngx_http_taptalent_spool_error_t *error);
 
 
@@ -295,7 +297,7 @@ ngx_int_t ngx_http_taptalent_spool_measure(ngx_http_taptalent_spool_t *spool,
  * those that a quarantine has written.  Returns how many bytes are left in
  * new/, or NGX_ERROR.
  */
-off_t ngx_http_taptalent_spool_trim(ngx_http_taptalent_spool_t *spool,
+off_t ngx_http_taptalent_spool_measure_trim(ngx_http_taptalent_spool_t *spool,
     off_t max);
 
 

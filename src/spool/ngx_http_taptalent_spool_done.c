@@ -49,7 +49,7 @@ static ngx_int_t ngx_http_taptalent_spool_done_record(
 
 
 ngx_int_t
-ngx_http_taptalent_spool_settle(ngx_http_taptalent_spool_t *spool,
+ngx_http_taptalent_spool_done_note(ngx_http_taptalent_spool_t *spool,
     u_char *name, ngx_http_taptalent_content_t *content, u_char *text,
     size_t len, ngx_http_taptalent_spool_error_t *error)
 {
@@ -95,7 +95,7 @@ ngx_http_taptalent_spool_settle(ngx_http_taptalent_spool_t *spool,
 
 
 ngx_int_t
-ngx_http_taptalent_spool_remove(ngx_http_taptalent_spool_t *spool,
+ngx_http_taptalent_spool_done_remove(ngx_http_taptalent_spool_t *spool,
     u_char *name, ngx_http_taptalent_content_t *content,
     ngx_http_taptalent_spool_error_t *error)
 {
@@ -124,7 +124,7 @@ ngx_http_taptalent_spool_remove(ngx_http_taptalent_spool_t *spool,
 
 
 ngx_int_t
-ngx_http_taptalent_spool_corrupt(ngx_http_taptalent_spool_t *spool,
+ngx_http_taptalent_spool_done_corrupt(ngx_http_taptalent_spool_t *spool,
     u_char *name, ngx_http_taptalent_content_t *content,
     ngx_http_taptalent_spool_error_t *error)
 {

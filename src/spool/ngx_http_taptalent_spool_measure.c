@@ -292,7 +292,8 @@ ngx_http_taptalent_spool_measure_corrupt(ngx_http_taptalent_spool_t *spool,
  */
 
 off_t
-ngx_http_taptalent_spool_trim(ngx_http_taptalent_spool_t *spool, off_t max)
+ngx_http_taptalent_spool_measure_trim(ngx_http_taptalent_spool_t *spool,
+    off_t max)
 {
     ngx_fd_t                           fd;
     ngx_int_t                          rc;

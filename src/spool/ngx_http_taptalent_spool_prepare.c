@@ -59,7 +59,7 @@ ngx_http_taptalent_spool_prepare_missing(ngx_http_taptalent_spool_t *spool,
 {
     u_char  parent[NGX_MAX_PATH];
 
-    ngx_http_taptalent_spool_parent(spool, parent);
+    ngx_http_taptalent_spool_prepare_parent(spool, parent);
 
     if (access((char *) parent, W_OK|X_OK) == -1) {
         ngx_log_error(NGX_LOG_EMERG, log, ngx_errno,
@@ -79,7 +79,7 @@ ngx_http_taptalent_spool_prepare_missing(ngx_http_taptalent_spool_t *spool,
 
 
 void
-ngx_http_taptalent_spool_parent(ngx_http_taptalent_spool_t *spool,
+ngx_http_taptalent_spool_prepare_parent(ngx_http_taptalent_spool_t *spool,
     u_char *parent)
 {
     u_char  *last;
@@ -124,7 +124,7 @@ ngx_http_taptalent_spool_prepare_make(ngx_http_taptalent_spool_t *spool,
         return NGX_ERROR;
     }
 
-    ngx_http_taptalent_spool_parent(spool, parent);
+    ngx_http_taptalent_spool_prepare_parent(spool, parent);
 
     fd = open((char *) parent, O_RDONLY|O_DIRECTORY|O_CLOEXEC);
 
@@ -238,7 +238,7 @@ ngx_http_taptalent_spool_prepare_check(ngx_http_taptalent_spool_t *spool,
  */
 
 ngx_int_t
-ngx_http_taptalent_spool_give(ngx_http_taptalent_spool_t *spool,
+ngx_http_taptalent_spool_prepare_give(ngx_http_taptalent_spool_t *spool,
     ngx_uid_t user, ngx_log_t *log)
 {
     char             *name;

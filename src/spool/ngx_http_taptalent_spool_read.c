@@ -19,7 +19,7 @@ static ngx_int_t ngx_http_taptalent_spool_read_check(u_char *name,
 
 
 ngx_fd_t
-ngx_http_taptalent_spool_take(ngx_http_taptalent_spool_t *spool,
+ngx_http_taptalent_spool_read_lock(ngx_http_taptalent_spool_t *spool,
     ngx_http_taptalent_spool_error_t *error)
 {
     ngx_fd_t  fd;
@@ -51,7 +51,7 @@ ngx_http_taptalent_spool_take(ngx_http_taptalent_spool_t *spool,
 
 
 ngx_int_t
-ngx_http_taptalent_spool_scan(ngx_http_taptalent_spool_t *spool,
+ngx_http_taptalent_spool_read_names(ngx_http_taptalent_spool_t *spool,
     ngx_http_taptalent_scan_t *scan, ngx_http_taptalent_spool_error_t *error)
 {
     size_t      len;

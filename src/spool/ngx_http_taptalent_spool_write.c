@@ -36,7 +36,7 @@ static ngx_int_t ngx_http_taptalent_spool_write_data(
 
 
 ngx_int_t
-ngx_http_taptalent_spool_commit(ngx_http_taptalent_spool_t *spool,
+ngx_http_taptalent_spool_write(ngx_http_taptalent_spool_t *spool,
     ngx_http_taptalent_group_t *group,
     ngx_http_taptalent_spool_error_t *error)
 {
@@ -84,7 +84,7 @@ ngx_http_taptalent_spool_commit(ngx_http_taptalent_spool_t *spool,
 
 
 ngx_int_t
-ngx_http_taptalent_spool_bury(ngx_http_taptalent_spool_t *spool,
+ngx_http_taptalent_spool_write_dead(ngx_http_taptalent_spool_t *spool,
     ngx_http_taptalent_group_t *group, u_char *source, ngx_uint_t line,
     ngx_http_taptalent_spool_error_t *error)
 {

@@ -94,14 +94,14 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
         fuzz_fail_malloc(fail);
 
-        rc = ngx_http_taptalent_event_read(&ev, &received, &line, pool);
+        rc = ngx_http_taptalent_line_read(&ev, &received, &line, pool);
 
         if (fuzz_malloc_failed()) {
             fuzz_check(rc == NGX_ABORT);
         }
     }
 
-    rc = ngx_http_taptalent_event_read(&ev, &received, &line, fuzz_pool());
+    rc = ngx_http_taptalent_line_read(&ev, &received, &line, fuzz_pool());
 
     switch (rc) {
 

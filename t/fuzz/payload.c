@@ -159,13 +159,13 @@ fuzz_written(ngx_http_taptalent_event_t *ev)
         fuzz_touch(&ev->company_json);
     }
 
-    len = ngx_http_taptalent_event_len(ev);
+    len = ngx_http_taptalent_line_len(ev);
 
     p = malloc(len);
     fuzz_check(p != NULL);
 
     line.data = p;
-    line.len = ngx_http_taptalent_event_write(ev, p) - p;
+    line.len = ngx_http_taptalent_line_write(ev, p) - p;
 
     fuzz_check(line.len <= len);
     fuzz_check(memchr(p, LF, line.len) == p + line.len - 1);
@@ -213,7 +213,7 @@ fuzz_read_back(ngx_http_taptalent_event_t *ev, ngx_str_t *line, time_t sec,
 
     fuzz_fail_malloc(fail);
 
-    rc = ngx_http_taptalent_event_read(&back, &received, line, pool);
+    rc = ngx_http_taptalent_line_read(&back, &received, line, pool);
 
     if (fuzz_malloc_failed()) {
         fuzz_check(rc == NGX_ABORT);
