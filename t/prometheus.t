@@ -362,7 +362,9 @@ sub log_lines {
 
     for my $file (map { $t->sources("$_.c") }
                       qw(request respond commit status_measure deliver
-                         schedule work queue dedup variables webhook_module))
+                         deliver_request deliver_answer owner queue attempt
+                         queue_task dest item file dedup variables
+                         webhook_module))
     {
         my $source = $t->read_file($file)
                      =~ s/\bngx_\w+_n\s+"/"%s/gr;
