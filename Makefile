@@ -11,7 +11,7 @@ VARIANTS = debian static nothreads clang trixie
 NGINX_SRC =
 NAME =
 
-# which tests: make test TESTS=t/json.t
+# which tests: make test TESTS=t/receive_json.t
 TESTS =
 
 export TESTS NGINX_SRC
@@ -35,7 +35,7 @@ help:
 	@echo "make deb        build the Debian package, in build/"
 	@echo "make clean      remove build/"
 	@echo
-	@echo "make test VARIANTS=static TESTS=t/json.t    a part of it"
+	@echo "make test VARIANTS=static TESTS=t/receive_json.t    a part of it"
 	@echo "make torture LONG=10                        for hours"
 	@echo "make mutants N=40 SEED=1                    how many, and which"
 	@echo "make test NGINX_SRC=/path/to/nginx          with other sources"

@@ -268,7 +268,8 @@ sub variables {
         my ($metric) = $name =~ /^taptalent_webhook_(\w+?)
                                   (?:_bucket|_sum|_count)?$/x;
 
-        # metrics are compared by prometheus.t; the other is the name of a job
+        # metrics are compared by status_prometheus.t; the other is the name of
+        # a job
 
         $sigil ? !$source{$name}
                : $source !~ /ngx_string\("\Q$name\E"\)/

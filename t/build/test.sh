@@ -11,10 +11,11 @@ cd "$top"
 
 # those that take long begin first; a file that is named twice runs once
 
-all="t/torture t/package.t t/rabbitmq.t t"
-short="t/torture/alloc_errors.t t/verdicts.t t/json.t t/body.t t/config.t
-t/http2.t"
-narrow="t/status.t t/prometheus.t t/counters.t t/signature.t t/body.t"
+all="t/torture t/dist_package.t t/docs_rabbitmq.t t"
+short="t/torture/alloc_errors.t t/receive_verdicts.t t/receive_json.t
+t/receive_body.t t/conf_values.t t/receive_http2.t"
+narrow="t/status.t t/status_prometheus.t t/status_counters.t
+t/receive_signature.t t/receive_body.t"
 
 built=
 failed=

@@ -37,12 +37,12 @@ my $turn = timegm(50, 59, 23, 31, 11, $year);
 $turn = timegm(50, 59, 23, 31, 11, $year + 1) if $turn < $now;
 
 my @days = (
-    ['a month', $now + 31 * 86400, 'backlog'],
+    ['a month', $now + 31 * 86400, 'forward_backlog'],
     ['a year', $now + 366 * 86400, 'forward'],
-    ['ten years', $now + 3653 * 86400, 'spool delivery'],
+    ['ten years', $now + 3653 * 86400, 'spool forward_delivery'],
     ['29 February', timegm(0, 0, 12, 29, 1, $leap),
-     'tolerance enforce docs_trouble'],
-    ['the turn of the year', $turn, 'delivery verdicts'],
+     'receive_tolerance receive_enforce docs_trouble'],
+    ['the turn of the year', $turn, 'forward_delivery receive_verdicts'],
 );
 
 $ENV{TEST_BACKLOG} = 500;

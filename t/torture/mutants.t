@@ -76,7 +76,7 @@ my @mutants = (
 
     { name => 'a line is not noted', file => 'queue_task',
       from => 'if (text) {', to => 'if (text && item->line > 1) {',
-      test => '../handover', env => {}, figure => undef,
+      test => '../forward_handover', env => {}, figure => undef,
       fails => 'each once' },
 
     { name => 'a note counts for its neighbours', file => 'spool_done',
@@ -124,7 +124,7 @@ my @mutants = (
 
     { name => 'a receipt confirms nothing', file => 'attempt',
       from => 'd->status < 300 && !d->unconfirmed', to => 'd->status < 300',
-      test => '../confirm', env => {}, figure => undef,
+      test => '../forward_confirm', env => {}, figure => undef,
       fails => 'buffered: twice no' },
 
     { name => 'an event counts each time that it fails', file => 'dest',
@@ -142,24 +142,24 @@ my @mutants = (
 
     { name => 'no delivery gives way', file => 'queue',
       from => 'ngx_http_taptalent_commit_waiting(q->commit) < 2',
-      to => '1', test => '../backlog', env => { TEST_BACKLOG => 200 },
+      to => '1', test => '../forward_backlog', env => { TEST_BACKLOG => 200 },
       figure => undef, fails => 'a share at a time' },
 
     { name => 'nginx -t gives a spool away', file => 'spool_prepare',
       from => 'user, log); if (ngx_test_config) { return NGX_OK; }',
-      to => 'user, log);', test => '../config_live', env => {},
+      to => 'user, log);', test => '../conf_live', env => {},
       figure => undef, fails => 'nothing has changed' },
 
     { name => 'nginx -t makes a directory', file => 'spool_conf',
       from => 'k < NGX_HTTP_TAPTALENT_DIRS && !ngx_test_config;',
       to => 'k < NGX_HTTP_TAPTALENT_DIRS;',
-      test => '../config_live', env => {}, figure => undef,
+      test => '../conf_live', env => {}, figure => undef,
       fails => 'nginx -t does not make it' },
 
     { name => 'a reload that fails gives a spool away', file => 'spool_conf',
       from => '&fi) == -1 && ngx_errno == NGX_ENOENT && ngx_add_path(',
       to => '&fi) != -2 && ngx_add_path(',
-      test => '../config_live', env => {}, figure => undef,
+      test => '../conf_live', env => {}, figure => undef,
       fails => "the spool is still the workers'" },
 
     { name => 'two forward one spool', file => 'spool_read',

@@ -25,21 +25,23 @@ use Test::Spool qw(read_file);
 # them first: a path below t/, without .t.
 
 my %concern = (
-    commit => [qw(spool events abort recovery limits counters
-                  torture/commit_errors torture/kill)],
-    spool => [qw(spool recovery config_live backlog queue quarantine handover
-                 torture/open_errors torture/measure_errors
-                 torture/commit_errors)],
-    forward => [qw(confirm forward handover delivery forward_answers
-                   forward_timeout queue forward_health forward_only
-                   forward_complete backlog torture/delivery_calls)],
-    event => [qw(json payload signature key company spool verdicts forward
+    commit => [qw(spool receive_events receive_abort spool_recovery spool_limits
+                  status_counters torture/commit_errors torture/kill)],
+    spool => [qw(spool spool_recovery conf_live forward_backlog forward_queue
+                 spool_quarantine forward_handover torture/open_errors
+                 torture/measure_errors torture/commit_errors)],
+    forward => [qw(forward_confirm forward forward_handover forward_delivery
+                   forward_answers forward_timeout forward_queue forward_health
+                   forward_only forward_complete forward_backlog
+                   torture/delivery_calls)],
+    event => [qw(receive_json receive_payload receive_signature receive_key
+                 receive_company spool receive_verdicts forward
                  torture/differential)],
-    zone => [qw(counters dedup status forward_health)],
+    zone => [qw(status_counters receive_dedup status forward_health)],
 );
 
 my %env = (
-    backlog => { TEST_BACKLOG => 200 },
+    forward_backlog => { TEST_BACKLOG => 200 },
     'torture/kill' => { TEST_KILLS => 6 },
     'torture/differential' => { TEST_DIFFERENTIAL => 2000 },
 );

@@ -131,7 +131,7 @@ sub verdict {
 
         } elsif ($verdict eq 'unavailable') {
 
-            # one a second: see limits.t
+            # one a second: see spool_limits.t
             cmp_ok(@refusals, '<=', 1, 'at most one line in the error log');
 
         } else {
@@ -216,7 +216,7 @@ my @headers = (
      { 'X-Webhook-Event' => 'resume.bulk_upload_parse.started.' }],
 );
 
-# What the body says; t/json.t and t/payload.t have all of it.
+# What the body says; t/receive_json.t and t/receive_payload.t have all of it.
 
 my @bodies = (
     [accepted => 'companyId: integer', event(companyId => 12345)],
