@@ -17,6 +17,7 @@
 #include <fcntl.h>
 #include <link.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -88,6 +89,22 @@ alloc_object(struct dl_phdr_info *info, size_t size, void *data)
 }
 
 
+/* says where, on standard error, and dies by the signal all the same */
+
+static void
+alloc_crashed(int signo)
+{
+    int    n;
+    void  *frames[32];
+
+    n = backtrace(frames, 32);
+    backtrace_symbols_fd(frames, n, 2);
+
+    (void) signal(signo, SIG_DFL);
+    (void) raise(signo);
+}
+
+
 __attribute__((constructor)) static void
 alloc_init(void)
 {
@@ -122,6 +139,8 @@ alloc_init(void)
     }
 
     close(fd);
+
+    (void) signal(SIGSEGV, alloc_crashed);
 
     alloc = p;
     alloc_left = &alloc->master;

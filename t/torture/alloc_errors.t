@@ -223,6 +223,11 @@ my $aborted = qr/^cannot allocate memory for thread-local data: ABORT/m;
 $t->expect_alert(qr/exited on signal 6/)
     if $t->read_file('stderr.log') =~ $aborted;
 
+# where a worker has crashed
+
+diag($t->read_file('stderr.log'))
+    if $t->error_log() =~ /exited on signal 11/;
+
 $t->no_alerts();
 
 done_testing();
