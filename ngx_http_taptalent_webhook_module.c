@@ -25,6 +25,7 @@
  */
 
 
+static ngx_int_t ngx_http_taptalent_handler(ngx_http_request_t *r);
 static ngx_http_taptalent_verdict_e ngx_http_taptalent_ready(
     ngx_http_request_t *r, ngx_http_taptalent_ctx_t *ctx,
     ngx_http_taptalent_verdict_e verdict);
@@ -46,6 +47,8 @@ static void ngx_http_taptalent_log_payload(ngx_http_request_t *r,
 
 static void *ngx_http_taptalent_create_main_conf(ngx_conf_t *cf);
 static void *ngx_http_taptalent_create_loc_conf(ngx_conf_t *cf);
+static char *ngx_http_taptalent_merge_loc_conf(ngx_conf_t *cf, void *parent,
+    void *child);
 
 static char *ngx_http_taptalent_webhook(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
@@ -196,7 +199,7 @@ static ngx_http_module_t  ngx_http_taptalent_webhook_module_ctx = {
     NULL,                                  /* merge server configuration */
 
     ngx_http_taptalent_create_loc_conf,    /* create location configuration */
-    ngx_http_taptalent_conf_merge          /* merge location configuration */
+    ngx_http_taptalent_merge_loc_conf      /* merge location configuration */
 };
 
 
@@ -216,7 +219,7 @@ ngx_module_t  ngx_http_taptalent_webhook_module = {
 };
 
 
-ngx_int_t
+static ngx_int_t
 ngx_http_taptalent_handler(ngx_http_request_t *r)
 {
     ngx_int_t                       rc;
@@ -700,6 +703,14 @@ ngx_http_taptalent_create_loc_conf(ngx_conf_t *cf)
 
 
 static char *
+ngx_http_taptalent_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
+{
+    return ngx_http_taptalent_conf_merge(cf, parent, child,
+                                         ngx_http_taptalent_handler);
+}
+
+
+static char *
 ngx_http_taptalent_webhook(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
     ngx_http_taptalent_loc_conf_t *tlcf = conf;
@@ -767,7 +778,7 @@ ngx_http_taptalent_init(ngx_conf_t *cf)
     tmcf = ngx_http_conf_get_module_main_conf(cf,
                                            ngx_http_taptalent_webhook_module);
 
-    if (ngx_http_taptalent_delivery_init(cf) != NGX_OK
+    if (ngx_http_taptalent_deliver_answer_init(cf) != NGX_OK
         || ngx_http_taptalent_zone_conf_add(cf, tmcf) != NGX_OK
         || ngx_http_taptalent_status_init(cf) != NGX_OK
         || ngx_http_taptalent_check_locations(cf, tmcf) != NGX_OK

@@ -126,12 +126,6 @@ typedef struct {
 } ngx_http_taptalent_ctx_t;
 
 
-/* the module */
-
-/* the content handler of a location with "taptalent_webhook" */
-ngx_int_t ngx_http_taptalent_handler(ngx_http_request_t *r);
-
-
 extern ngx_module_t  ngx_http_taptalent_webhook_module;
 
 

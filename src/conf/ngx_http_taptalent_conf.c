@@ -9,6 +9,7 @@
 #include <ngx_http.h>
 #include "ngx_http_taptalent_status.h"
 #include "ngx_http_taptalent_conf.h"
+#include "ngx_http_taptalent_value.h"
 #include "ngx_http_taptalent_check.h"
 
 
@@ -19,7 +20,8 @@
 
 
 static char *ngx_http_taptalent_conf_mode(ngx_conf_t *cf,
-    ngx_http_taptalent_loc_conf_t *prev, ngx_http_taptalent_loc_conf_t *conf);
+    ngx_http_taptalent_loc_conf_t *prev, ngx_http_taptalent_loc_conf_t *conf,
+    ngx_http_handler_pt handler);
 static char *ngx_http_taptalent_conf_location(ngx_conf_t *cf,
     ngx_http_taptalent_loc_conf_t *conf);
 static char *ngx_http_taptalent_conf_forward(ngx_conf_t *cf,
@@ -30,55 +32,6 @@ static void ngx_http_taptalent_conf_dedup(ngx_conf_t *cf,
     ngx_http_taptalent_loc_conf_t *conf);
 static char *ngx_http_taptalent_conf_use(ngx_conf_t *cf,
     ngx_http_taptalent_loc_conf_t *conf);
-
-
-ngx_int_t
-ngx_http_taptalent_conf_compile(ngx_conf_t *cf, ngx_str_t *value,
-    ngx_http_complex_value_t *cv)
-{
-    ngx_http_compile_complex_value_t  ccv;
-
-    ngx_memzero(&ccv, sizeof(ngx_http_compile_complex_value_t));
-
-    ccv.cf = cf;
-    ccv.value = value;
-    ccv.complex_value = cv;
-
-    return ngx_http_compile_complex_value(&ccv);
-}
-
-
-/* no argument before the n-th one may set the same parameter */
-
-ngx_int_t
-ngx_http_taptalent_conf_once(ngx_conf_t *cf, ngx_uint_t n, u_char separator)
-{
-    u_char     *p;
-    ngx_str_t  *value, name;
-
-    value = cf->args->elts;
-
-    name.data = value[n].data;
-
-    p = ngx_strlchr(name.data, name.data + value[n].len, separator);
-
-    if (p == NULL) {
-        return NGX_OK;
-    }
-
-    name.len = p + 1 - name.data;
-
-    while (--n) {
-
-        if (ngx_strncmp(value[n].data, name.data, name.len) == 0) {
-            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                               "\"%V\" is there twice, write it once", &name);
-            return NGX_ERROR;
-        }
-    }
-
-    return NGX_OK;
-}
 
 
 char *
@@ -118,7 +71,7 @@ ngx_http_taptalent_webhook_https(ngx_conf_t *cf, ngx_command_t *cmd,
         return NGX_CONF_ERROR;
     }
 
-    if (ngx_http_taptalent_conf_compile(cf, &value[1], tlcf->https_value)
+    if (ngx_http_taptalent_value_compile(cf, &value[1], tlcf->https_value)
         != NGX_OK)
     {
         return NGX_CONF_ERROR;
@@ -155,7 +108,7 @@ ngx_http_taptalent_webhook_company_id(ngx_conf_t *cf, ngx_command_t *cmd,
 
     for (i = 1; i < cf->args->nelts; i++) {
 
-        if (ngx_http_taptalent_conf_once(cf, i, '=') != NGX_OK) {
+        if (ngx_http_taptalent_value_once(cf, i, '=') != NGX_OK) {
             return NGX_CONF_ERROR;
         }
 
@@ -189,7 +142,7 @@ ngx_http_taptalent_webhook_company_id(ngx_conf_t *cf, ngx_command_t *cmd,
             return NGX_CONF_ERROR;
         }
 
-        if (ngx_http_taptalent_conf_compile(cf, &value[i], cv) != NGX_OK) {
+        if (ngx_http_taptalent_value_compile(cf, &value[i], cv) != NGX_OK) {
             return NGX_CONF_ERROR;
         }
 
@@ -337,11 +290,10 @@ ngx_http_taptalent_webhook_response(ngx_conf_t *cf, ngx_command_t *cmd,
 
 
 char *
-ngx_http_taptalent_conf_merge(ngx_conf_t *cf, void *parent, void *child)
+ngx_http_taptalent_conf_merge(ngx_conf_t *cf,
+    ngx_http_taptalent_loc_conf_t *prev, ngx_http_taptalent_loc_conf_t *conf,
+    ngx_http_handler_pt handler)
 {
-    ngx_http_taptalent_loc_conf_t *prev = parent;
-    ngx_http_taptalent_loc_conf_t *conf = child;
-
     if (conf->https == NGX_CONF_UNSET) {
         conf->https_value = prev->https_value;
     }
@@ -379,7 +331,7 @@ ngx_http_taptalent_conf_merge(ngx_conf_t *cf, void *parent, void *child)
         conf->missing_company = 0;
     }
 
-    if (ngx_http_taptalent_conf_mode(cf, prev, conf) != NGX_CONF_OK) {
+    if (ngx_http_taptalent_conf_mode(cf, prev, conf, handler) != NGX_CONF_OK) {
         return NGX_CONF_ERROR;
     }
 
@@ -401,7 +353,8 @@ ngx_http_taptalent_conf_merge(ngx_conf_t *cf, void *parent, void *child)
 
 static char *
 ngx_http_taptalent_conf_mode(ngx_conf_t *cf,
-    ngx_http_taptalent_loc_conf_t *prev, ngx_http_taptalent_loc_conf_t *conf)
+    ngx_http_taptalent_loc_conf_t *prev, ngx_http_taptalent_loc_conf_t *conf,
+    ngx_http_handler_pt handler)
 {
     ngx_http_core_loc_conf_t  *clcf;
 
@@ -429,7 +382,7 @@ ngx_http_taptalent_conf_mode(ngx_conf_t *cf,
         }
 
         if (clcf->lmt_excpt && conf->mode != NGX_HTTP_TAPTALENT_OFF) {
-            clcf->handler = ngx_http_taptalent_handler;
+            clcf->handler = handler;
 
         } else if (clcf->lmt_excpt && conf->status) {
             clcf->handler = ngx_http_taptalent_status_handler;
@@ -440,7 +393,7 @@ ngx_http_taptalent_conf_mode(ngx_conf_t *cf,
         return NGX_CONF_OK;
     }
 
-    if (clcf->handler && clcf->handler != ngx_http_taptalent_handler) {
+    if (clcf->handler && clcf->handler != handler) {
         ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
                       "\"taptalent_webhook\" in %s:%ui shares its location "
                       "with a directive such as \"proxy_pass\", which would "

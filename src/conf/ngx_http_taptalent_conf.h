@@ -35,21 +35,12 @@ char *ngx_http_taptalent_webhook_response(ngx_conf_t *cf, ngx_command_t *cmd,
 
 /*
  * For the module: what a location inherits, and, where it is on, whether it has
- * all that it needs.  NGX_CONF_ERROR after a line that says what to write.
+ * all that it needs.  "handler" is the content handler of a location that is on
+ * or a receiver.  NGX_CONF_ERROR after a line that says what to write.
  */
-char *ngx_http_taptalent_conf_merge(ngx_conf_t *cf, void *parent,
-    void *child);
-
-/* "value" with its variables; NGX_ERROR after a line, or without memory */
-ngx_int_t ngx_http_taptalent_conf_compile(ngx_conf_t *cf, ngx_str_t *value,
-    ngx_http_complex_value_t *cv);
-
-/*
- * Whether no argument before the n-th one sets the same parameter: what stands
- * before the separator.  NGX_ERROR after a line that says so.
- */
-ngx_int_t ngx_http_taptalent_conf_once(ngx_conf_t *cf, ngx_uint_t n,
-    u_char separator);
+char *ngx_http_taptalent_conf_merge(ngx_conf_t *cf,
+    ngx_http_taptalent_loc_conf_t *prev, ngx_http_taptalent_loc_conf_t *conf,
+    ngx_http_handler_pt handler);
 
 
 /* spool_conf.c */
@@ -109,15 +100,6 @@ char *ngx_http_taptalent_webhook_key(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 char *ngx_http_taptalent_webhook_tolerance(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
-
-#define NGX_HTTP_TAPTALENT_MAX_SECRET  4096
-
-/*
- * Sets "secret" to the value itself, or, after "file:", to what is in the
- * file, in a buffer of NGX_HTTP_TAPTALENT_MAX_SECRET + 1 bytes.
- */
-ngx_int_t ngx_http_taptalent_verify_conf_secret(ngx_conf_t *cf,
-    ngx_str_t *value, u_char *buf, ngx_str_t *secret);
 
 
 /* signature_conf.c */

@@ -8,6 +8,7 @@
 #include <ngx_core.h>
 #include <ngx_http.h>
 #include "ngx_http_taptalent_conf.h"
+#include "ngx_http_taptalent_value.h"
 
 
 /* The directives that say where events are sent, and how often. */
@@ -66,7 +67,7 @@ ngx_http_taptalent_webhook_forward(ngx_conf_t *cf, ngx_command_t *cmd,
         return NGX_CONF_ERROR;
     }
 
-    if (ngx_http_taptalent_conf_compile(cf, &value[1], forward->uri)
+    if (ngx_http_taptalent_value_compile(cf, &value[1], forward->uri)
         != NGX_OK)
     {
         return NGX_CONF_ERROR;
@@ -74,7 +75,7 @@ ngx_http_taptalent_webhook_forward(ngx_conf_t *cf, ngx_command_t *cmd,
 
     for (i = 2; i < cf->args->nelts; i++) {
 
-        if (ngx_http_taptalent_conf_once(cf, i, '=') != NGX_OK) {
+        if (ngx_http_taptalent_value_once(cf, i, '=') != NGX_OK) {
             return NGX_CONF_ERROR;
         }
 
@@ -194,7 +195,7 @@ ngx_http_taptalent_webhook_retry(ngx_conf_t *cf, ngx_command_t *cmd,
 
     for (i = 1; i < cf->args->nelts; i++) {
 
-        if (ngx_http_taptalent_conf_once(cf, i, '=') != NGX_OK) {
+        if (ngx_http_taptalent_value_once(cf, i, '=') != NGX_OK) {
             return NGX_CONF_ERROR;
         }
 

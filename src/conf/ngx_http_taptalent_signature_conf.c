@@ -9,6 +9,7 @@
 #include <ngx_http.h>
 #include <openssl/crypto.h>
 #include "ngx_http_taptalent_conf.h"
+#include "ngx_http_taptalent_value.h"
 
 
 /*
@@ -413,7 +414,7 @@ ngx_http_taptalent_signature_conf_keys(ngx_conf_t *cf,
         key.data = value[i].data + 4;
         key.len = value[i].len - 4;
 
-        rc = ngx_http_taptalent_verify_conf_secret(cf, &key, buf, &key);
+        rc = ngx_http_taptalent_value_secret(cf, &key, buf, &key);
 
         if (rc == NGX_OK) {
             rc = ngx_http_taptalent_signature_conf_add_key(cf, sig, p, &key);
@@ -567,7 +568,7 @@ ngx_http_taptalent_signature_conf_timestamp(ngx_conf_t *cf,
             return NGX_ERROR;
         }
 
-        return ngx_http_taptalent_conf_compile(cf, &p->time, sig->time);
+        return ngx_http_taptalent_value_compile(cf, &p->time, sig->time);
     }
 
     ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
@@ -766,7 +767,7 @@ ngx_http_taptalent_signature_conf_text(ngx_conf_t *cf,
         return NGX_ERROR;
     }
 
-    return ngx_http_taptalent_conf_compile(cf, &p->text, sig->text);
+    return ngx_http_taptalent_value_compile(cf, &p->text, sig->text);
 }
 
 

@@ -8,6 +8,7 @@
 #include <ngx_core.h>
 #include <ngx_http.h>
 #include "ngx_http_taptalent_conf.h"
+#include "ngx_http_taptalent_value.h"
 
 
 /*
@@ -58,7 +59,7 @@ ngx_http_taptalent_webhook_spool(ngx_conf_t *cf, ngx_command_t *cmd,
     }
 
     for (i = 2; i < cf->args->nelts; i++) {
-        if (ngx_http_taptalent_conf_once(cf, i, '=') != NGX_OK
+        if (ngx_http_taptalent_value_once(cf, i, '=') != NGX_OK
             || ngx_http_taptalent_spool_conf_parameter(cf, c, &value[i])
                != NGX_CONF_OK)
         {
@@ -358,7 +359,7 @@ ngx_http_taptalent_webhook_spool_access(ngx_conf_t *cf, ngx_command_t *cmd,
 
     for (i = 1; i < cf->args->nelts; i++) {
 
-        if (ngx_http_taptalent_conf_once(cf, i, ':') != NGX_OK) {
+        if (ngx_http_taptalent_value_once(cf, i, ':') != NGX_OK) {
             return NGX_CONF_ERROR;
         }
 

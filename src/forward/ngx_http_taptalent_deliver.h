@@ -62,7 +62,7 @@ struct ngx_http_taptalent_delivery_s {
 
 
 /* postconfiguration; NGX_ERROR without memory */
-ngx_int_t ngx_http_taptalent_delivery_init(ngx_conf_t *cf);
+ngx_int_t ngx_http_taptalent_deliver_answer_init(ngx_conf_t *cf);
 
 /* makes the request and evaluates its uri; NGX_ERROR without memory */
 ngx_int_t ngx_http_taptalent_delivery_create(
@@ -84,8 +84,8 @@ void ngx_http_taptalent_delivery_free(ngx_http_taptalent_delivery_t *d);
  * with its body, bit by bit, which is taken.  NGX_DECLINED if it is not that of
  * the answer to a delivery and has to go on.
  */
-void ngx_http_taptalent_delivery_header(ngx_http_request_t *r);
-ngx_int_t ngx_http_taptalent_delivery_body(ngx_http_request_t *r,
+void ngx_http_taptalent_deliver_answer_header(ngx_http_request_t *r);
+ngx_int_t ngx_http_taptalent_deliver_answer_body(ngx_http_request_t *r,
     ngx_chain_t *in);
 
 /* true while a thread works for it, and it must not be freed */

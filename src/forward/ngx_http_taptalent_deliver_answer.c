@@ -42,7 +42,7 @@ static size_t ngx_http_taptalent_deliver_answer_match(ngx_str_t *text,
  */
 
 ngx_int_t
-ngx_http_taptalent_delivery_init(ngx_conf_t *cf)
+ngx_http_taptalent_deliver_answer_init(ngx_conf_t *cf)
 {
     ngx_uint_t                  i;
     ngx_http_handler_pt        *h;
@@ -257,7 +257,7 @@ ngx_http_taptalent_delay_seconds(ngx_str_t *value)
  */
 
 void
-ngx_http_taptalent_delivery_header(ngx_http_request_t *r)
+ngx_http_taptalent_deliver_answer_header(ngx_http_request_t *r)
 {
     ngx_http_upstream_t               *u;
     ngx_http_taptalent_deliver_ctx_t  *dctx;
@@ -419,7 +419,7 @@ ngx_http_taptalent_upstream_ended(ngx_http_upstream_t *u)
  */
 
 ngx_int_t
-ngx_http_taptalent_delivery_body(ngx_http_request_t *r, ngx_chain_t *in)
+ngx_http_taptalent_deliver_answer_body(ngx_http_request_t *r, ngx_chain_t *in)
 {
     ngx_buf_t                         *b;
     ngx_http_taptalent_deliver_ctx_t  *dctx;

@@ -17,6 +17,8 @@
  */
 
 
+static ngx_int_t ngx_http_taptalent_item_copy(ngx_http_taptalent_queue_t *q,
+    ngx_str_t *text, ngx_http_taptalent_item_t **created);
 static void ngx_http_taptalent_item_timer(ngx_event_t *ev);
 
 
@@ -112,8 +114,7 @@ ngx_http_taptalent_item_take(ngx_http_taptalent_queue_t *q,
 {
     u_char                     *end, *next;
     ngx_int_t                   rc;
-    ngx_str_t                   text, copy;
-    ngx_pool_t                 *pool;
+    ngx_str_t                   text;
     ngx_http_taptalent_item_t  *item;
 
     end = file->content.data + file->content.len;
@@ -139,23 +140,9 @@ ngx_http_taptalent_item_take(ngx_http_taptalent_queue_t *q,
             break;
         }
 
-        pool = ngx_create_pool(1024, q->log);
-        if (pool == NULL) {
-            return NULL;
-        }
-
-        copy.len = text.len;
-        copy.data = ngx_pstrdup(pool, &text);
-
-        if (copy.data == NULL) {
-            ngx_destroy_pool(pool);
-            return NULL;
-        }
-
-        rc = ngx_http_taptalent_item_create(q, pool, &copy, &item);
+        rc = ngx_http_taptalent_item_copy(q, &text, &item);
 
         if (rc == NGX_ABORT) {
-            ngx_destroy_pool(pool);
             return NULL;
         }
 
@@ -168,9 +155,6 @@ ngx_http_taptalent_item_take(ngx_http_taptalent_queue_t *q,
             item->line = file->line;
             continue;
         }
-
-        ngx_destroy_pool(pool);
-        item = NULL;
 
         if (rc == NGX_DECLINED) {
 
@@ -209,6 +193,37 @@ ngx_http_taptalent_item_take(ngx_http_taptalent_queue_t *q,
     }
 
     return item;
+}
+
+
+/* the text is copied into a pool of the item's own; NGX_ABORT without memory */
+
+static ngx_int_t
+ngx_http_taptalent_item_copy(ngx_http_taptalent_queue_t *q, ngx_str_t *text,
+    ngx_http_taptalent_item_t **created)
+{
+    ngx_int_t    rc;
+    ngx_str_t    copy;
+    ngx_pool_t  *pool;
+
+    *created = NULL;
+
+    pool = ngx_create_pool(1024, q->log);
+    if (pool == NULL) {
+        return NGX_ABORT;
+    }
+
+    copy.len = text->len;
+    copy.data = ngx_pstrdup(pool, text);
+
+    rc = copy.data ? ngx_http_taptalent_item_create(q, pool, &copy, created)
+                   : NGX_ABORT;
+
+    if (rc != NGX_OK) {
+        ngx_destroy_pool(pool);
+    }
+
+    return rc;
 }
 
 

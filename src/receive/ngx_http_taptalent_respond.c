@@ -362,7 +362,7 @@ ngx_http_taptalent_respond_header_filter(ngx_http_request_t *r)
     ngx_http_taptalent_ctx_t       *ctx;
     ngx_http_taptalent_loc_conf_t  *tlcf;
 
-    ngx_http_taptalent_delivery_header(r);
+    ngx_http_taptalent_deliver_answer_header(r);
 
     if (r->headers_out.status != NGX_HTTP_REQUEST_ENTITY_TOO_LARGE
         || r != r->main)
@@ -408,7 +408,7 @@ ngx_http_taptalent_respond_body_filter(ngx_http_request_t *r, ngx_chain_t *in)
     ngx_chain_t                out, *cl;
     ngx_http_taptalent_ctx_t  *ctx;
 
-    if (ngx_http_taptalent_delivery_body(r, in) == NGX_OK) {
+    if (ngx_http_taptalent_deliver_answer_body(r, in) == NGX_OK) {
         return NGX_OK;
     }
 

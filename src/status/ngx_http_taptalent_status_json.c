@@ -68,7 +68,7 @@ ngx_http_taptalent_status_json(ngx_http_taptalent_writer_t *w,
     ngx_http_taptalent_zone_shared_t  *sh;
 
     sh = tmcf->zone->sh;
-    now = ngx_http_taptalent_now();
+    now = ngx_http_taptalent_zone_now();
 
     ngx_http_taptalent_status_write(w, "{\"version\":\"%s\",\"nginx\":\"%s\","
                                     "\"time\":%uL.%03uL,\"since\":%T,",

@@ -299,7 +299,7 @@ ngx_http_taptalent_status_measure_publish(ngx_http_taptalent_census_t *cs)
 
     ngx_http_taptalent_wide_set(&s->bytes, m->bytes);
     ngx_http_taptalent_wide_set(&s->free_bytes, m->free_bytes);
-    ngx_http_taptalent_wide_set(&s->measured, ngx_http_taptalent_now());
+    ngx_http_taptalent_wide_set(&s->measured, ngx_http_taptalent_zone_now());
 
     ngx_memory_barrier();
 

@@ -374,7 +374,7 @@ ngx_http_taptalent_zone_note(ngx_http_taptalent_recent_t *entry,
 
     entry->verdict = verdict;
     entry->status = status;
-    entry->time = ngx_http_taptalent_now();
+    entry->time = ngx_http_taptalent_zone_now();
 
     entry->event_len = ngx_http_taptalent_zone_copy(entry->event,
                                                     ev->name.data,
@@ -631,7 +631,7 @@ ngx_http_taptalent_zone_attempt(ngx_http_taptalent_zone_dest_t *dest,
     if (outcome != NGX_HTTP_TAPTALENT_DELIVERED) {
         dest->error_status = status;
         ngx_http_taptalent_wide_set(&dest->error_time,
-                                    ngx_http_taptalent_now());
+                                    ngx_http_taptalent_zone_now());
 
     } else if (dest->down) {
 
@@ -675,7 +675,7 @@ ngx_http_taptalent_zone_down(ngx_http_taptalent_zone_dest_t *dest,
 {
     if (dest) {
         ngx_http_taptalent_wide_set(&dest->paused_until,
-                                    ngx_http_taptalent_now() + delay);
+                                    ngx_http_taptalent_zone_now() + delay);
         dest->down = 1;
     }
 }
@@ -748,7 +748,7 @@ ngx_http_taptalent_zone_age(ngx_http_taptalent_zone_spool_t *s)
 
 
 uint64_t
-ngx_http_taptalent_now(void)
+ngx_http_taptalent_zone_now(void)
 {
     ngx_time_t  *tp;
 

@@ -356,7 +356,7 @@ ngx_int_t ngx_http_taptalent_zone_recent(ngx_http_taptalent_recent_t *entry,
     ngx_http_taptalent_recent_t *copy);
 
 /* milliseconds since 1970, as of this turn of the event loop */
-uint64_t ngx_http_taptalent_now(void);
+uint64_t ngx_http_taptalent_zone_now(void);
 
 
 #define ngx_http_taptalent_zone_count(s, member, n)                           \
