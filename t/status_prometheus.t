@@ -381,9 +381,9 @@ sub log_lines {
             $text =~ s/^"|"\s*$//g;
             $text =~ s/\\"/"/g;
 
-            # %V and such stand for anything
+            # %V and such stand for anything, and for nothing
 
-            my $re = join '.+', map { quotemeta }
+            my $re = join '.*', map { quotemeta }
                      split /%(?:[a-zA-Z]i|u[Lz]|\*s|[a-zA-Z])/, $text, -1;
             my %level = (NGX_LOG_ERR => 'error', NGX_LOG_CRIT => 'crit',
                          NGX_LOG_WARN => 'warn', NGX_LOG_NOTICE => 'notice',

@@ -276,9 +276,10 @@ ngx_http_taptalent_attempt_give_up(ngx_http_taptalent_item_t *item,
 
         ngx_log_error(NGX_LOG_ERR, q->log, 0,
                       "event \"%V\", id %V, is given up with status %ui after "
-                      "%ui attempts and is lost, there is no spool",
+                      "%ui attempt%s and is lost, there is no spool",
                       &item->delivery.event.name, &item->delivery.event.id,
-                      item->delivery.status, item->delivery.attempt);
+                      item->delivery.status, item->delivery.attempt,
+                      item->delivery.attempt == 1 ? "" : "s");
 
         ngx_http_taptalent_attempt_finish(item);
         return;
@@ -360,9 +361,10 @@ ngx_http_taptalent_attempt_settled(ngx_http_taptalent_item_t *item)
 
         ngx_log_error(NGX_LOG_ERR, q->log, 0,
                       "event \"%V\", id %V, is given up with status "
-                      "%ui after %ui attempts and is in \"%V/dead\"",
+                      "%ui after %ui attempt%s and is in \"%V/dead\"",
                       &item->delivery.event.name, &item->delivery.event.id,
                       item->delivery.status, item->delivery.attempt,
+                      item->delivery.attempt == 1 ? "" : "s",
                       &q->spool->path);
     }
 
