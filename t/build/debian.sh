@@ -33,9 +33,9 @@ configure() {
 }
 
 
-if ! stamped "$build/debian/stamp" "$version"; then
+if ! stamped "$build/debian/stamp" "$version $top"; then
     quietly debian-configure configure
-    echo "$version" > "$build/debian/stamp"
+    echo "$version $top" > "$build/debian/stamp"
 fi
 
 quietly debian make -s -C "$tree" -f objs/Makefile -j "$jobs" modules
