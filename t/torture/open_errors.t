@@ -47,6 +47,10 @@ http {
             internal;
             proxy_pass http://127.0.0.1:%%PORT_2%%;
         }
+
+        location /status {
+            taptalent_webhook_status;
+        }
     }
 }
 EOC
@@ -54,6 +58,11 @@ EOC
 my $n = 0;
 
 sub post { return $t->post('/hook', event(n => ++$n)) }
+
+sub state {
+    return $t->get('/status', headers => [Accept => 'application/json'])
+             ->{json}{spools}[0]{state} // '';
+}
 
 sub files { return scalar(my @files = $t->spool_files()) }
 
@@ -142,11 +151,47 @@ for my $case (
     $t->mark_log();
     $t->run(failing($paths, $inject));
     ok($t->wait_for(sub { post()->{status} == 200 }, 5), "$name: accepted");
-    ok($t->wait_log($like), "$name: logged") if $like;
+    is(state(), 'ok', "$name: the status");
+
+    if ($like) {
+        ok($t->wait_log($like), "$name: logged");
+
+        # without the recovery of what others have left, events are taken
+
+        ok($t->wait_log(qr/\[notice\].* "$spool" takes events again/),
+           "$name: and that it is over") if $name !~ /^tmp/;
+    }
+
     ok($t->stop(), "$name: stopped");
     met($name);
     is_deeply([grep { $_ ne 'recover.lock' } list("$spool/tmp")], [],
               "$name: nothing is left in tmp/");
+    $t->forget_spool();
+}
+
+
+# What the disk could not do once it must not be believed to do: a second try
+# would succeed.
+
+{
+    my $name = 'the disk fails';
+
+    $t->run();
+    $t->stop();
+    $t->mark_log();
+    $t->run(failing([$spool], 'fsync:error=EIO:when=1'));
+    ok($t->wait_for(sub { post()->{status} == 503 }, 5), "$name: refused");
+    ok($t->wait_log(qr/\[crit\].* fsync\(\) .*failed, .* until reload/),
+       "$name: logged");
+
+    my $until = time() + 3;
+    my %got;
+
+    $got{post()->{status}}++ while time() < $until;
+    is(join(' ', keys %got), '503', "$name: and it stays so");
+    is(state(), 'broken', "$name: the status");
+    ok($t->stop(), "$name: stopped");
+    met($name);
     $t->forget_spool();
 }
 
