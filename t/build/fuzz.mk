@@ -3,7 +3,7 @@
 
 FUZZ = $(TOP)/t/fuzz
 
-TARGETS = payload envelope timestamp text signature
+TARGETS = payload line timestamp text signature
 BINARIES = $(TARGETS) $(if $(filter replay,$(MODE)),accept)
 
 CC_replay = gcc

@@ -26,7 +26,7 @@ plan(skip_all => 'once is enough') if $ENV{TEST_NGINX_BINARY};
 my $top = Test::Edge::top();
 my $build = "$top/build/fuzz";
 
-my @targets = qw(payload envelope timestamp text signature);
+my @targets = qw(payload line timestamp text signature);
 
 my %limit;
 $limit{-max_total_time} = $ENV{TEST_FUZZ_SECONDS} if $ENV{TEST_FUZZ_SECONDS};
