@@ -144,7 +144,10 @@ for my $case (
 # Many entries, since one looks now and then only whether to leave; the worker
 # still has a request of which a half has come.
 
-{
+SKIP: {
+    skip 'without threads who measures hears of nothing meanwhile', 6
+        if !$t->has('--with-threads');
+
     $t->write_file("$spool/new/entry-$_.ndjson", "{}\n") for 1 .. 2500;
     measured(sub { $_[0]{files} == 2503 }, 'many files');
 
@@ -166,7 +169,10 @@ for my $case (
 
 $t->expect_alert(qr/exited on signal 9/);
 
-{
+SKIP: {
+    skip 'without threads the worker stands still', 3
+        if !$t->has('--with-threads');
+
     my ($old) = $t->workers();
     my $strace = Test::Fault->strace([threads()], { path => "$spool/new" },
                                      'getdents64:delay_enter=300s');
