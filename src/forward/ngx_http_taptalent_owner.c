@@ -186,19 +186,20 @@ ngx_http_taptalent_owner_entered(ngx_http_taptalent_queue_t *q)
 static void
 ngx_http_taptalent_owner_take(ngx_http_taptalent_queue_t *q)
 {
+    ngx_fd_t                          fd;
     ngx_http_taptalent_spool_error_t  error;
 
     if (!ngx_http_taptalent_owner_entered(q)) {
         return;
     }
 
-    q->lock = ngx_http_taptalent_spool_read_lock(q->spool, &error);
+    fd = ngx_http_taptalent_spool_read_lock(q->spool, &error);
 
-    if (q->lock == NGX_DECLINED) {
+    if (fd == NGX_DECLINED) {
         return;
     }
 
-    if (q->lock == NGX_ERROR) {
+    if (fd == NGX_ERROR) {
 
         if (q->broken) {
             return;
@@ -223,7 +224,7 @@ ngx_http_taptalent_owner_take(ngx_http_taptalent_queue_t *q)
     }
 
     q->broken = 0;
-    q->locked = 1;
+    q->lock = fd;
     q->state = NGX_HTTP_TAPTALENT_QUEUE_OWNER;
 
     ngx_log_debug1(NGX_LOG_DEBUG_CORE, q->log, 0,
@@ -419,11 +420,10 @@ ngx_http_taptalent_owner_release(ngx_http_taptalent_queue_t *q)
 {
     ngx_connection_t  *c;
 
-    if (!q->locked) {
+    if (q->lock == NGX_INVALID_FILE) {
         return;
     }
 
-    q->locked = 0;
     q->state = NGX_HTTP_TAPTALENT_QUEUE_RELEASED;
 
     ngx_log_debug1(NGX_LOG_DEBUG_CORE, q->log, 0,
@@ -435,6 +435,7 @@ ngx_http_taptalent_owner_release(ngx_http_taptalent_queue_t *q)
     }
 
     (void) ngx_close_file(q->lock);
+    q->lock = NGX_INVALID_FILE;
 
     c = q->notify;
 

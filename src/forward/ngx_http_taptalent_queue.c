@@ -128,7 +128,7 @@ ngx_http_taptalent_queue_run(ngx_event_t *ev)
         q->resettle = 1;
     }
 
-    if (q->locked && !q->working) {
+    if (q->lock != NGX_INVALID_FILE && !q->working) {
         ngx_http_taptalent_queue_task_start(q);
     }
 

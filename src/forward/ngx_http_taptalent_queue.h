@@ -200,7 +200,7 @@ struct ngx_http_taptalent_queue_s {
     ngx_http_taptalent_drained_pt     drained;  /* set by owner */
     ngx_http_taptalent_settled_pt     settled;  /* set by attempt */
 
-    ngx_fd_t                          lock;
+    ngx_fd_t                          lock;     /* or NGX_INVALID_FILE */
     ngx_connection_t                 *notify;
     ngx_event_t                       poll;     /* cancelable */
     ngx_event_t                       hold;     /* not cancelable */
@@ -248,7 +248,6 @@ struct ngx_http_taptalent_queue_s {
 
     ngx_http_taptalent_queue_state_e  state;
 
-    unsigned                          locked:1; /* until it is released */
     unsigned                          turn:1;   /* of those that failed */
     unsigned                          working:1;
     unsigned                          rescan:1;
