@@ -778,7 +778,7 @@ ngx_http_taptalent_init(ngx_conf_t *cf)
     tmcf = ngx_http_conf_get_module_main_conf(cf,
                                            ngx_http_taptalent_webhook_module);
 
-    if (ngx_http_taptalent_deliver_answer_init(cf) != NGX_OK
+    if (ngx_http_taptalent_deliver_request_init(cf) != NGX_OK
         || ngx_http_taptalent_zone_conf_add(cf, tmcf) != NGX_OK
         || ngx_http_taptalent_status_init(cf) != NGX_OK
         || ngx_http_taptalent_check_locations(cf, tmcf) != NGX_OK

@@ -62,7 +62,7 @@ struct ngx_http_taptalent_delivery_s {
 
 
 /* postconfiguration; NGX_ERROR without memory */
-ngx_int_t ngx_http_taptalent_deliver_answer_init(ngx_conf_t *cf);
+ngx_int_t ngx_http_taptalent_deliver_request_init(ngx_conf_t *cf);
 
 /* makes the request and evaluates its uri; NGX_ERROR without memory */
 ngx_int_t ngx_http_taptalent_delivery_create(

@@ -16,113 +16,21 @@
  */
 
 
-static ngx_int_t ngx_http_taptalent_uri_handler(ngx_http_request_t *r);
-static ngx_int_t ngx_http_taptalent_location_handler(ngx_http_request_t *r);
-static ngx_http_taptalent_deliver_ctx_t *ngx_http_taptalent_deliver_ctx(
+static ngx_uint_t ngx_http_taptalent_deliver_answer_retry_after(
     ngx_http_request_t *r);
-static ngx_uint_t ngx_http_taptalent_retry_after(ngx_http_request_t *r);
-static ngx_int_t ngx_http_taptalent_delay_seconds(ngx_str_t *value);
-static void ngx_http_taptalent_upstream_done(ngx_http_request_t *r,
+static ngx_int_t ngx_http_taptalent_deliver_answer_seconds(ngx_str_t *value);
+static void ngx_http_taptalent_deliver_answer_finalize(ngx_http_request_t *r,
     ngx_int_t rc);
-static ngx_uint_t ngx_http_taptalent_grpc_failed(ngx_http_upstream_t *u);
-static ngx_table_elt_t *ngx_http_taptalent_next_header(ngx_list_part_t **part,
-    ngx_uint_t *i, ngx_str_t *name);
-static ngx_uint_t ngx_http_taptalent_upstream_ended(ngx_http_upstream_t *u);
+static ngx_uint_t ngx_http_taptalent_deliver_answer_grpc_failed(
+    ngx_http_upstream_t *u);
+static ngx_table_elt_t *ngx_http_taptalent_deliver_answer_next(
+    ngx_list_part_t **part, ngx_uint_t *i, ngx_str_t *name);
+static ngx_uint_t ngx_http_taptalent_deliver_answer_complete(
+    ngx_http_upstream_t *u);
 static void ngx_http_taptalent_deliver_answer_look(
     ngx_http_taptalent_deliver_ctx_t *dctx, ngx_buf_t *b);
 static size_t ngx_http_taptalent_deliver_answer_match(ngx_str_t *text,
     size_t matched, u_char c);
-
-
-/*
- * The size of the body has been checked when it came, by the limit of another
- * location: no 413 for what was accepted.  nginx checks it each time that it
- * looks for a location, but of a body that is to be discarded.  So it is, until
- * the location is found: freenginx would not send it.
- */
-
-ngx_int_t
-ngx_http_taptalent_deliver_answer_init(ngx_conf_t *cf)
-{
-    ngx_uint_t                  i;
-    ngx_http_handler_pt        *h;
-    ngx_http_core_main_conf_t  *cmcf;
-
-    static struct {
-        ngx_http_phases         phase;
-        ngx_http_handler_pt     handler;
-    } handlers[] = {
-        { NGX_HTTP_SERVER_REWRITE_PHASE, ngx_http_taptalent_uri_handler },
-        { NGX_HTTP_REWRITE_PHASE, ngx_http_taptalent_uri_handler },
-        { NGX_HTTP_PREACCESS_PHASE, ngx_http_taptalent_location_handler }
-    };
-
-    cmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_core_module);
-
-    for (i = 0; i < sizeof(handlers) / sizeof(handlers[0]); i++) {
-
-        h = ngx_array_push(&cmcf->phases[handlers[i].phase].handlers);
-        if (h == NULL) {
-            return NGX_ERROR;
-        }
-
-        *h = handlers[i].handler;
-    }
-
-    return NGX_OK;
-}
-
-
-/* a location is looked for next, or once more */
-
-static ngx_int_t
-ngx_http_taptalent_uri_handler(ngx_http_request_t *r)
-{
-    if (ngx_http_taptalent_deliver_ctx(r)) {
-        r->discard_body = 1;
-    }
-
-    return NGX_DECLINED;
-}
-
-
-static ngx_int_t
-ngx_http_taptalent_location_handler(ngx_http_request_t *r)
-{
-    if (ngx_http_taptalent_deliver_ctx(r)) {
-        r->discard_body = 0;
-    }
-
-    return NGX_DECLINED;
-}
-
-
-/*
- * NULL if the request is no delivery.  The context of the subrequest is gone
- * after an internal redirect, that of its parent stays.  Subrequests of the
- * subrequest are not the answer.
- */
-
-static ngx_http_taptalent_deliver_ctx_t *
-ngx_http_taptalent_deliver_ctx(ngx_http_request_t *r)
-{
-    ngx_http_taptalent_ctx_t          *ctx;
-    ngx_http_taptalent_deliver_ctx_t  *dctx;
-
-    if (r == r->main) {
-        return NULL;
-    }
-
-    ctx = ngx_http_get_module_ctx(r->main, ngx_http_taptalent_webhook_module);
-
-    if (ctx == NULL || ctx->delivery == NULL) {
-        return NULL;
-    }
-
-    dctx = (ngx_http_taptalent_deliver_ctx_t *) ctx;
-
-    return (r == dctx->subrequest) ? dctx : NULL;
-}
 
 
 /* comes once more for what was sent when it came first */
@@ -151,7 +59,9 @@ ngx_http_taptalent_deliver_answer_ended(ngx_http_request_t *r, void *data,
     if (dctx->ctx.failed) {
         /* what was sent is not the event */
 
-    } else if (dctx->ended && ngx_http_taptalent_grpc_failed(r->upstream)) {
+    } else if (dctx->ended
+               && ngx_http_taptalent_deliver_answer_grpc_failed(r->upstream))
+    {
         /* the status of HTTP is 200 all the same */
 
     } else if (dctx->ended) {
@@ -171,7 +81,7 @@ ngx_http_taptalent_deliver_answer_ended(ngx_http_request_t *r, void *data,
     d->unconfirmed = (d->status >= 200 && d->status < 300
                       && dctx->matched < d->confirm.len);
 
-    d->retry_after = ngx_http_taptalent_retry_after(r);
+    d->retry_after = ngx_http_taptalent_deliver_answer_retry_after(r);
 
     /* the code itself would have the core finalize the request once more */
 
@@ -182,7 +92,7 @@ ngx_http_taptalent_deliver_answer_ended(ngx_http_request_t *r, void *data,
 /* seconds, RFC 9110, 10.2.3; 0 if there is none, or none that is valid */
 
 static ngx_uint_t
-ngx_http_taptalent_retry_after(ngx_http_request_t *r)
+ngx_http_taptalent_deliver_answer_retry_after(ngx_http_request_t *r)
 {
     ngx_int_t         seconds;
     ngx_uint_t        i;
@@ -196,7 +106,7 @@ ngx_http_taptalent_retry_after(ngx_http_request_t *r)
 
     for ( ;; ) {
 
-        h = ngx_http_taptalent_next_header(&part, &i, &name);
+        h = ngx_http_taptalent_deliver_answer_next(&part, &i, &name);
 
         if (h == NULL) {
             return 0;
@@ -207,7 +117,7 @@ ngx_http_taptalent_retry_after(ngx_http_request_t *r)
             continue;
         }
 
-        seconds = ngx_http_taptalent_delay_seconds(&h->value);
+        seconds = ngx_http_taptalent_deliver_answer_seconds(&h->value);
 
         if (seconds != NGX_ERROR) {
             return seconds;
@@ -219,7 +129,7 @@ ngx_http_taptalent_retry_after(ngx_http_request_t *r)
 /* a number or a date; what is more than can be counted is long enough */
 
 static ngx_int_t
-ngx_http_taptalent_delay_seconds(ngx_str_t *value)
+ngx_http_taptalent_deliver_answer_seconds(ngx_str_t *value)
 {
     time_t     t;
     size_t     i;
@@ -262,7 +172,7 @@ ngx_http_taptalent_deliver_answer_header(ngx_http_request_t *r)
     ngx_http_upstream_t               *u;
     ngx_http_taptalent_deliver_ctx_t  *dctx;
 
-    dctx = ngx_http_taptalent_deliver_ctx(r);
+    dctx = ngx_http_taptalent_deliver_request_ctx(r);
 
     if (dctx == NULL) {
         return;
@@ -295,15 +205,15 @@ ngx_http_taptalent_deliver_answer_header(ngx_http_request_t *r)
         return;
     }
 
-    if (u->finalize_request != ngx_http_taptalent_upstream_done) {
+    if (u->finalize_request != ngx_http_taptalent_deliver_answer_finalize) {
         dctx->finalize_request = u->finalize_request;
-        u->finalize_request = ngx_http_taptalent_upstream_done;
+        u->finalize_request = ngx_http_taptalent_deliver_answer_finalize;
     }
 }
 
 
 static void
-ngx_http_taptalent_upstream_done(ngx_http_request_t *r, ngx_int_t rc)
+ngx_http_taptalent_deliver_answer_finalize(ngx_http_request_t *r, ngx_int_t rc)
 {
     ngx_http_taptalent_deliver_ctx_t  *dctx;
 
@@ -312,7 +222,7 @@ ngx_http_taptalent_upstream_done(ngx_http_request_t *r, ngx_int_t rc)
                                      ngx_http_taptalent_webhook_module);
 
     dctx->ended = (rc == NGX_OK
-                   && ngx_http_taptalent_upstream_ended(r->upstream));
+                   && ngx_http_taptalent_deliver_answer_complete(r->upstream));
 
     dctx->finalize_request(r, rc);
 }
@@ -321,7 +231,7 @@ ngx_http_taptalent_upstream_done(ngx_http_request_t *r, ngx_int_t rc)
 /* by "grpc-status", which is in the trailers, or in a header without a body */
 
 static ngx_uint_t
-ngx_http_taptalent_grpc_failed(ngx_http_upstream_t *u)
+ngx_http_taptalent_deliver_answer_grpc_failed(ngx_http_upstream_t *u)
 {
     ngx_uint_t        i;
     ngx_list_part_t  *part;
@@ -343,7 +253,7 @@ ngx_http_taptalent_grpc_failed(ngx_http_upstream_t *u)
 
     i = 0;
 
-    h = ngx_http_taptalent_next_header(&part, &i, &name);
+    h = ngx_http_taptalent_deliver_answer_next(&part, &i, &name);
 
     return h && (h->value.len != 1 || h->value.data[0] != '0');
 }
@@ -355,7 +265,7 @@ ngx_http_taptalent_grpc_failed(ngx_http_upstream_t *u)
  */
 
 static ngx_table_elt_t *
-ngx_http_taptalent_next_header(ngx_list_part_t **part, ngx_uint_t *i,
+ngx_http_taptalent_deliver_answer_next(ngx_list_part_t **part, ngx_uint_t *i,
     ngx_str_t *name)
 {
     ngx_table_elt_t  *h;
@@ -388,7 +298,7 @@ ngx_http_taptalent_next_header(ngx_list_part_t **part, ngx_uint_t *i,
  */
 
 static ngx_uint_t
-ngx_http_taptalent_upstream_ended(ngx_http_upstream_t *u)
+ngx_http_taptalent_deliver_answer_complete(ngx_http_upstream_t *u)
 {
     ngx_connection_t  *c;
     ngx_event_pipe_t  *p;
@@ -424,7 +334,7 @@ ngx_http_taptalent_deliver_answer_body(ngx_http_request_t *r, ngx_chain_t *in)
     ngx_buf_t                         *b;
     ngx_http_taptalent_deliver_ctx_t  *dctx;
 
-    dctx = ngx_http_taptalent_deliver_ctx(r);
+    dctx = ngx_http_taptalent_deliver_request_ctx(r);
 
     if (dctx == NULL || in == NULL) {
         return NGX_DECLINED;

@@ -50,7 +50,15 @@ typedef struct {
 } ngx_http_taptalent_deliver_ctx_t;
 
 
-/* deliver_request: the parts of dctx->request; NGX_ERROR without memory */
+/*
+ * deliver_request: the delivery whose subrequest this is, or NULL.  The context
+ * of the subrequest is gone after an internal redirect, that of its parent
+ * stays.  Subrequests of the subrequest are not the answer.
+ */
+ngx_http_taptalent_deliver_ctx_t *ngx_http_taptalent_deliver_request_ctx(
+    ngx_http_request_t *r);
+
+/* the parts of dctx->request; NGX_ERROR without memory */
 
 ngx_int_t ngx_http_taptalent_deliver_request_headers(
     ngx_http_taptalent_deliver_ctx_t *dctx);

@@ -16,10 +16,100 @@
  */
 
 
+static ngx_int_t ngx_http_taptalent_deliver_request_find(
+    ngx_http_request_t *r);
+static ngx_int_t ngx_http_taptalent_deliver_request_found(
+    ngx_http_request_t *r);
 static ngx_int_t ngx_http_taptalent_deliver_request_host(
     ngx_http_taptalent_deliver_ctx_t *dctx);
 static ngx_int_t ngx_http_taptalent_deliver_request_header(
     ngx_http_request_t *r, ngx_str_t *name, ngx_str_t *value);
+
+
+/*
+ * The size of the body has been checked when it came, by the limit of another
+ * location: no 413 for what was accepted.  nginx checks it each time that it
+ * looks for a location, but of a body that is to be discarded.  So it is, until
+ * the location is found: freenginx would not send it.
+ */
+
+ngx_int_t
+ngx_http_taptalent_deliver_request_init(ngx_conf_t *cf)
+{
+    ngx_uint_t                  i;
+    ngx_http_handler_pt        *h;
+    ngx_http_core_main_conf_t  *cmcf;
+
+    static struct {
+        ngx_http_phases         phase;
+        ngx_http_handler_pt     handler;
+    } handlers[] = {
+        { NGX_HTTP_SERVER_REWRITE_PHASE,
+          ngx_http_taptalent_deliver_request_find },
+        { NGX_HTTP_REWRITE_PHASE, ngx_http_taptalent_deliver_request_find },
+        { NGX_HTTP_PREACCESS_PHASE, ngx_http_taptalent_deliver_request_found }
+    };
+
+    cmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_core_module);
+
+    for (i = 0; i < sizeof(handlers) / sizeof(handlers[0]); i++) {
+
+        h = ngx_array_push(&cmcf->phases[handlers[i].phase].handlers);
+        if (h == NULL) {
+            return NGX_ERROR;
+        }
+
+        *h = handlers[i].handler;
+    }
+
+    return NGX_OK;
+}
+
+
+/* a location is looked for next, or once more */
+
+static ngx_int_t
+ngx_http_taptalent_deliver_request_find(ngx_http_request_t *r)
+{
+    if (ngx_http_taptalent_deliver_request_ctx(r)) {
+        r->discard_body = 1;
+    }
+
+    return NGX_DECLINED;
+}
+
+
+static ngx_int_t
+ngx_http_taptalent_deliver_request_found(ngx_http_request_t *r)
+{
+    if (ngx_http_taptalent_deliver_request_ctx(r)) {
+        r->discard_body = 0;
+    }
+
+    return NGX_DECLINED;
+}
+
+
+ngx_http_taptalent_deliver_ctx_t *
+ngx_http_taptalent_deliver_request_ctx(ngx_http_request_t *r)
+{
+    ngx_http_taptalent_ctx_t          *ctx;
+    ngx_http_taptalent_deliver_ctx_t  *dctx;
+
+    if (r == r->main) {
+        return NULL;
+    }
+
+    ctx = ngx_http_get_module_ctx(r->main, ngx_http_taptalent_webhook_module);
+
+    if (ctx == NULL || ctx->delivery == NULL) {
+        return NULL;
+    }
+
+    dctx = (ngx_http_taptalent_deliver_ctx_t *) ctx;
+
+    return (r == dctx->subrequest) ? dctx : NULL;
+}
 
 
 ngx_int_t
