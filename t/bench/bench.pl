@@ -61,7 +61,7 @@ sub machine {
     my ($debian) = Test::Edge::slurp('/etc/os-release')
                    =~ /^PRETTY_NAME="(.*)"/m;
     my ($kb) = Test::Edge::slurp('/proc/meminfo') =~ /^MemTotal:\s+(\d+)/m;
-    my $cores = () = Test::Edge::slurp('/proc/cpuinfo') =~ /^processor\s*:/mg;
+    my $cores = Test::Edge->processors();
     my $fs = qx{findmnt -n -o FSTYPE,OPTIONS -T $where[1]} =~ s/\s+/ /gr;
     my $kernel = (POSIX::uname())[2];
     my ($nginx) = qx{@{[Test::Edge::binary()]} -v 2>&1} =~ m{(nginx/\S+)};

@@ -277,9 +277,7 @@ if (part('neighbours')) {
     cmp_ok($with[-1], '<=', 2 * $without[-1], 'bad events: as fast as without');
 
     my ($destination) = grep { $_->{destination} eq '/deliver' }
-                        @{ $t->get('/status', headers => [
-                               Accept => 'application/json'])
-                             ->{json}{destinations} };
+                        @{ $t->status_of('/status')->{destinations} };
 
     cmp_ok($destination->{timeouts}, '>', 0, 'bad events: timeouts are counted');
     ok($t->wait_log(qr/took longer than 1000 ms/),

@@ -210,8 +210,7 @@ sub measured {
     my $backlog;
 
     ok($t->wait_for(sub {
-        $backlog = $t->get('/status', headers => [Accept => 'application/json'])
-                       ->{json}{spools}[0]{backlog};
+        $backlog = $t->status_of('/status')->{spools}[0]{backlog};
         return $are->($backlog);
     }, $seconds // 10), $name) or diag(explain($backlog));
 }

@@ -56,8 +56,7 @@ my $n = 0;
 sub post { return $t->post('/hook', event(n => ++$n)) }
 
 sub state {
-    return $t->get('/status', headers => [Accept => 'application/json'])
-             ->{json}{spools}[0]{state} // '';
+    return $t->status_of('/status')->{spools}[0]{state} // '';
 }
 
 sub files { return scalar(my @files = $t->spool_files()) }

@@ -118,9 +118,8 @@ ok($t->wait_for(sub { post('three') == 200 }, 10), 'room: accepted');
 ok($app->wait_for(2, 10), 'room: delivered');
 
 my $backlog = sub {
-    my $status = $t->get('/status', headers => [Accept => 'application/json']);
-
-    return { map { $_->{path} => $_->{backlog} } @{$status->{json}{spools}} };
+    return { map { $_->{path} => $_->{backlog} }
+                 @{$t->status_of('/status')->{spools}} };
 };
 
 ok($t->wait_for(sub { ($backlog->()->{"$p/two"} // {})->{files} == 2 }, 10),

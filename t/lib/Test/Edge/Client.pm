@@ -113,6 +113,14 @@ sub get {
 }
 
 
+# ->status_of(path): what the status location says, the JSON form decoded.
+
+sub status_of {
+    my ($self, $path) = @_;
+    return $self->get($path, headers => [Accept => 'application/json'])->{json};
+}
+
+
 # ->request(bytes, %opts): sends them on a new connection, returns one answer.
 
 sub request {

@@ -213,9 +213,14 @@ sub finish {
 
 sub overloaded {
     my ($runnable) = slurp('/proc/loadavg') =~ m{(\d+)/};
-    my $processors = () = slurp('/proc/cpuinfo') =~ /^processor\b/mg;
 
-    return $processors && $runnable > 2 * $processors;
+    return processors() && $runnable > 2 * processors();
+}
+
+# how many processors there are; 0 if that is not known
+
+sub processors {
+    return scalar(() = slurp('/proc/cpuinfo') =~ /^processor\b/mg);
 }
 
 sub gone {
