@@ -11,7 +11,7 @@ use Digest::SHA qw(hmac_sha256_hex);
 use Test::More;
 
 use lib 't/lib';
-use Test::Docs qw(block command);
+use Test::Docs qw(block command log_pattern);
 use Test::Edge;
 
 my $t = Test::Edge->new();
@@ -70,12 +70,11 @@ sub lines {
         ok($string{$word} && $string{$why}, $line);
     }
 
-    # %V and such stand for anything; a name of a call is one that is logged
+    # a name of a call is one that is logged
 
-    my @formats = map {
-        join '.+', map { quotemeta } split /%(?:[a-zA-Z]i|uL|\*s|[a-zA-Z])/,
-                                          $_, -1
-    } (grep { /[a-z]{3} .*[a-z]{3}/ } @strings), failed(\%string);
+    my @formats = map { log_pattern($_) }
+                      (grep { /[a-z]{3} .*[a-z]{3}/ } @strings),
+                      failed(\%string);
 
     for my $line (@other) {
         my ($call) = $line =~ /^(\w+\(\)) /;

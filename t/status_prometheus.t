@@ -16,7 +16,7 @@ use lib "$FindBin::Bin/lib";
 use JSON::PP ();
 use POSIX ();
 use Test::More;
-use Test::Docs qw(block blocks);
+use Test::Docs qw(block blocks log_pattern);
 use Test::Edge;
 use Test::Sink;
 
@@ -381,10 +381,7 @@ sub log_lines {
             $text =~ s/^"|"\s*$//g;
             $text =~ s/\\"/"/g;
 
-            # %V and such stand for anything, and for nothing
-
-            my $re = join '.*', map { quotemeta }
-                     split /%(?:[a-zA-Z]i|u[Lz]|\*s|[a-zA-Z])/, $text, -1;
+            my $re = log_pattern($text);
             my %level = (NGX_LOG_ERR => 'error', NGX_LOG_CRIT => 'crit',
                          NGX_LOG_WARN => 'warn', NGX_LOG_NOTICE => 'notice',
                          NGX_LOG_INFO => 'info');

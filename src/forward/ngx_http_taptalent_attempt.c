@@ -17,6 +17,10 @@
  */
 
 
+#define ngx_http_taptalent_attempt_word(n)                                    \
+    ((n) == 1 ? "attempt" : "attempts")
+
+
 static void ngx_http_taptalent_attempt_landed(ngx_http_taptalent_item_t *item);
 static void ngx_http_taptalent_attempt_done(ngx_http_taptalent_delivery_t *d);
 static void ngx_http_taptalent_attempt_failed(ngx_http_taptalent_item_t *item);
@@ -276,10 +280,10 @@ ngx_http_taptalent_attempt_give_up(ngx_http_taptalent_item_t *item,
 
         ngx_log_error(NGX_LOG_ERR, q->log, 0,
                       "event \"%V\", id %V, is given up with status %ui after "
-                      "%ui attempt%s and is lost, there is no spool",
+                      "%ui %s and is lost, there is no spool",
                       &item->delivery.event.name, &item->delivery.event.id,
                       item->delivery.status, item->delivery.attempt,
-                      item->delivery.attempt == 1 ? "" : "s");
+                      ngx_http_taptalent_attempt_word(item->delivery.attempt));
 
         ngx_http_taptalent_attempt_finish(item);
         return;
@@ -361,10 +365,10 @@ ngx_http_taptalent_attempt_settled(ngx_http_taptalent_item_t *item)
 
         ngx_log_error(NGX_LOG_ERR, q->log, 0,
                       "event \"%V\", id %V, is given up with status "
-                      "%ui after %ui attempt%s and is in \"%V/dead\"",
+                      "%ui after %ui %s and is in \"%V/dead\"",
                       &item->delivery.event.name, &item->delivery.event.id,
                       item->delivery.status, item->delivery.attempt,
-                      item->delivery.attempt == 1 ? "" : "s",
+                      ngx_http_taptalent_attempt_word(item->delivery.attempt),
                       &q->spool->path);
     }
 

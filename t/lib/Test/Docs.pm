@@ -19,7 +19,8 @@ use Exporter qw(import);
 use File::Basename qw(dirname);
 use POSIX ();
 
-our @EXPORT_OK = qw(block blocks command configuration documents);
+our @EXPORT_OK = qw(block blocks command configuration documents
+                    log_pattern);
 
 my $TOP = dirname(dirname(dirname(dirname(abs_path(__FILE__)))));
 
@@ -28,6 +29,17 @@ my $TOP = dirname(dirname(dirname(dirname(abs_path(__FILE__)))));
 
 sub documents {
     return 'README.md', map { s{^\Q$TOP\E/}{}r } sort glob "$TOP/docs/*.md";
+}
+
+
+# The lines that a format of ngx_log_error() makes, as a pattern: %V and such
+# stand for anything.
+
+sub log_pattern {
+    my ($format) = @_;
+
+    return join '.+', map { quotemeta }
+                split /%(?:[a-zA-Z]i|u[Lz]|\*s|[a-zA-Z])/, $format, -1;
 }
 
 
